@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * Every structure and constant that kernel programs and user space share.
+ * bpf2go turns it into Go; nothing of it is written twice.
+ *
+ * Addresses are 16 bytes in network order; IPv4 is IPv4-mapped (::ffff:a.b.c.d).
+ * Ports are in host byte order everywhere in these structures.
+ */
+#pragma once
+
+#include "kernel.h"
+
+#define VARVEL_RULESETS 1024	/* rule sets that can be loaded at once */
+#define VARVEL_PORT_SETS 4096	/* different port sets over all rule sets */
+#define VARVEL_PORT_RANGES 16	/* ranges in one port set */
+#define VARVEL_RUNS 16384	/* live runs */
+#define VARVEL_NAMES 262144	/* (run, synthetic address, port) entries */
+#define VARVEL_REDIRECTS 131072 /* redirected connections that are being made or open */
+#define VARVEL_RING_BYTES (4 << 20)
+#define VARVEL_PATH 128		/* bytes of a file name kept in an exec event */
+#define VARVEL_COMM 16
+
+/* Why the kernel refused something. Counted for each run; index into counters. */
+enum varvel_reason {
+	REASON_NONE,
+	REASON_NO_RUN,		  /* the socket or its cgroup belongs to no known run */
+	REASON_NO_RULE,		  /* no rule of the rule set matches */
+	REASON_FAMILY,		  /* address family other than IPv4 and IPv6 */
+	REASON_PROTOCOL,	  /* transport other than TCP and UDP */
+	REASON_LOOPBACK_FOREIGN,  /* a loopback listener that is not this run's */
+	REASON_NAME_PORT,	  /* a synthetic address, but not a name and port of this run */
+	REASON_NAME_UDP,	  /* UDP to a name: names are reached over TCP */
+	REASON_RESERVED_PORT,	  /* bind to a port of Varvel */
+	REASON_NO_DOOR,		  /* redirect wanted, but the daemon does not listen */
+	REASON_PEER_FOREIGN,	  /* somebody outside the run connected to its listener */
+	REASON_MALFORMED,	  /* the packet could not be parsed */
+	REASON_FULL,		  /* a map of Varvel is full */
+	REASON_STALE,		  /* a live connection that the new rule set denies */
+	REASON_COUNT,
+};
+
+/* Which hook spoke. */
+enum varvel_hook {
+	HOOK_NONE,
+	HOOK_SOCKET,
+	HOOK_CONNECT,
+	HOOK_SENDMSG,
+	HOOK_BIND,
+	HOOK_EGRESS,
+};
+
+/* What an event is about. */
+enum varvel_event_kind {
+	EVENT_DENIED = 1,
+	EVENT_EXEC = 2,
+	EVENT_EXIT = 3,
+	EVENT_WOULD_DENY = 4, /* denied if the agent were in enforce */
+};
+
+enum varvel_run_flags {
+	RUN_OBSERVE = 1 << 0, /* count and report, but let it happen */
+};
+
+struct varvel_address {
+	__u32 word[4];
+};
+
+/* A live run; key: id of its cgroup. Replaced as a whole (RCU), never edited. */
+struct varvel_run {
+	__u32 ruleset; /* index of its rule set; 0: none, nothing is allowed */
+	__u32 flags;   /* enum varvel_run_flags */
+};
+
+struct varvel_range {
+	__u16 first;
+	__u16 last;
+	__u8 protocol;
+	__u8 unused;
+};
+
+/* The ports that a rule allows. */
+struct varvel_port_set {
+	__u32 count;
+	struct varvel_range range[VARVEL_PORT_RANGES];
+};
+
+struct varvel_prefix4 {
+	__u32 length; /* bits */
+	__u32 address;
+};
+
+struct varvel_prefix6 {
+	__u32 length; /* bits */
+	struct varvel_address address;
+};
+
+/* A synthetic address and port that a run may connect to. */
+struct varvel_name_key {
+	__u64 run;
+	struct varvel_address address;
+	__u16 port;
+	__u8 protocol;
+	__u8 unused[5];
+};
+
+/*
+ * What the programs have to know of this node. One entry, written by the daemon.
+ * Ports are where it listens, in the node's network namespace; 0: nowhere.
+ */
+struct varvel_node {
+	__u16 tcp4;
+	__u16 tcp6;
+	__u16 udp4;
+	__u16 udp6;
+	__u32 generation; /* grows whenever a run gets another rule set */
+	__u32 level;	  /* depth of a run's cgroup in the cgroup tree */
+};
+
+/* A local end of a redirected connection, while it exists. */
+struct varvel_redirect_key {
+	__u64 netns; /* cookie of the network namespace */
+	struct varvel_address address;
+	__u16 port;
+	__u8 protocol;
+	__u8 unused[5];
+};
+
+/* Who is at that end, and what it asked for. */
+struct varvel_origin {
+	__u64 run;
+	__u64 cookie; /* of the run's socket */
+	struct varvel_address address;
+	__u16 port;
+	__u8 protocol;
+	__u8 unused[5];
+};
+
+enum varvel_socket_flags {
+	SOCKET_JUDGED = 1 << 0,	    /* dst was allowed under .generation */
+	SOCKET_REDIRECTED = 1 << 1, /* dst is what was asked for, not what is dialled */
+	SOCKET_REGISTERED = 1 << 2, /* a varvel_redirect_key for local exists */
+};
+
+/* What is known of a socket that was born in a run. */
+struct varvel_socket {
+	__u64 run;
+	__u32 generation;
+	__u32 flags; /* enum varvel_socket_flags */
+	__u32 pid;   /* thread group that created it */
+	__u16 port;  /* of dst */
+	__u16 dns_port;
+	__u64 netns; /* cookie of its network namespace */
+	struct varvel_address dst;
+	struct varvel_address dns; /* the name server that was asked last */
+	struct varvel_redirect_key local;
+};
+
+/* Counters of a run, on each CPU. */
+struct varvel_counters {
+	__u64 refused[REASON_COUNT];
+	__u64 lost; /* events that found the ring full */
+	__u64 forked;
+	__u64 executed;
+	__u64 exited;
+};
+
+struct varvel_event {
+	__u64 time; /* ns since boot, CLOCK_BOOTTIME */
+	__u64 run;
+	__u64 cookie;
+	__u32 pid; /* thread group, in the initial PID namespace */
+	__u32 uid;
+	__u32 parent; /* exec and exit: thread group of the parent */
+	__u16 port;
+	__u8 kind;   /* enum varvel_event_kind */
+	__u8 reason; /* enum varvel_reason */
+	__u8 hook;   /* enum varvel_hook */
+	__u8 protocol;
+	__u8 unused[2];
+	__u32 code; /* exit: wait status */
+	struct varvel_address address;
+	char comm[VARVEL_COMM];
+};
+
+/* An exec: the same, and the file as it was named. */
+struct varvel_exec_event {
+	struct varvel_event event;
+	char path[VARVEL_PATH];
+};

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * The judgement: may this run go there? Connect, sendmsg and egress all ask
+ * here, so that they can't disagree.
+ */
+#pragma once
+
+#include "report.h"
+
+/* The link-local addresses at which a run finds Varvel's endpoint (TCP 80). */
+#define ENDPOINT4 0xa9feaa02u /* 169.254.170.2, host order */
+#define ENDPOINT_PORT 80
+#define DNS_PORT 53
+
+enum verdict {
+	VERDICT_DENY,
+	VERDICT_DIRECT,	  /* a rule allows the address itself */
+	VERDICT_LOOPBACK, /* a listener of the same run */
+	VERDICT_PROBE,	  /* a resolver looks for a route; nothing is sent */
+	VERDICT_DOOR,	  /* redirect TCP to the daemon */
+	VERDICT_DNS,	  /* redirect to the name server */
+	VERDICT_REFUSED,  /* same-run loopback without a listener */
+};
+
+struct judgement {
+	enum verdict verdict;
+	__u8 reason;
+};
+
+static __always_inline bool address_equal(const struct varvel_address *a,
+					  const struct varvel_address *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+}
+
+static __always_inline bool is_mapped(const struct varvel_address *a)
+{
+	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline void dest_v4(struct dest *d, __u32 address)
+{
+	d->address.word[0] = 0;
+	d->address.word[1] = 0;
+	d->address.word[2] = bpf_htonl(0xffff);
+	d->address.word[3] = address;
+	d->v4 = true;
+}
+
+static __always_inline bool is_loopback(const struct dest *d)
+{
+	const __u32 *w = d->address.word;
+
+	/* Connecting to the unspecified address means loopback. */
+	if (d->v4)
+		return (w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) || w[3] == 0;
+	return w[0] == 0 && w[1] == 0 && w[2] == 0 && (w[3] == bpf_htonl(1) || w[3] == 0);
+}
+
+/* 198.18.0.0/15 (RFC 2544) and fd56:6172:7665:6c00::/64. */
+static __always_inline bool is_synthetic(const struct dest *d)
+{
+	const __u32 *w = d->address.word;
+
+	if (d->v4)
+		return (w[3] & bpf_htonl(0xfffe0000)) == bpf_htonl(0xc6120000);
+	return w[0] == bpf_htonl(0xfd566172) && w[1] == bpf_htonl(0x76656c00);
+}
+
+static __always_inline bool is_endpoint(const struct dest *d)
+{
+	const __u32 *w = d->address.word;
+
+	if (d->port != ENDPOINT_PORT || d->protocol != IPPROTO_TCP)
+		return false;
+	if (d->v4)
+		return w[3] == bpf_htonl(ENDPOINT4);
+	return w[0] == bpf_htonl(0xfd000ec2) && w[1] == 0 && w[2] == 0 && w[3] == bpf_htonl(0x23);
+}
+
+static __always_inline bool port_set_allows(__u32 index, const struct dest *d)
+{
+	struct varvel_port_set *set = bpf_map_lookup_elem(&port_sets, &index);
+
+	if (!set)
+		return false;
+	for (__u32 i = 0; i < VARVEL_PORT_RANGES; i++) {
+		if (i >= set->count)
+			return false;
+		if (set->range[i].protocol == d->protocol && set->range[i].first <= d->port &&
+		    d->port <= set->range[i].last)
+			return true;
+	}
+	return false;
+}
+
+static __always_inline __u32 *find4(__u32 ruleset, const struct dest *d)
+{
+	struct varvel_prefix4 key = {.length = 32, .address = d->address.word[3]};
+	void *map = bpf_map_lookup_elem(&exact4, &ruleset);
+	__u32 *set = map ? bpf_map_lookup_elem(map, &key.address) : NULL;
+
+	if (set)
+		return set;
+	map = bpf_map_lookup_elem(&prefix4, &ruleset);
+	return map ? bpf_map_lookup_elem(map, &key) : NULL;
+}
+
+static __always_inline __u32 *find6(__u32 ruleset, const struct dest *d)
+{
+	struct varvel_prefix6 key = {.length = 128, .address = d->address};
+	void *map = bpf_map_lookup_elem(&exact6, &ruleset);
+	__u32 *set = map ? bpf_map_lookup_elem(map, &key.address) : NULL;
+
+	if (set)
+		return set;
+	map = bpf_map_lookup_elem(&prefix6, &ruleset);
+	return map ? bpf_map_lookup_elem(map, &key) : NULL;
+}
+
+static __always_inline bool rules_allow(__u32 ruleset, const struct dest *d)
+{
+	__u32 *set = d->v4 ? find4(ruleset, d) : find6(ruleset, d);
+
+	return set && port_set_allows(*set, d);
+}
+
+static __always_inline bool name_allows(__u64 run, const struct dest *d)
+{
+	struct varvel_name_key key = {
+		.run = run,
+		.address = d->address,
+		.port = d->port,
+		.protocol = d->protocol,
+	};
+
+	return bpf_map_lookup_elem(&names, &key) != NULL;
+}
+
+enum owner { OWNER_NONE, OWNER_SAME, OWNER_FOREIGN };
+
+/*
+ * Whose socket would receive this on loopback? from is the sender's address and
+ * port; port 0 finds listeners only.
+ */
+static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const struct dest *d,
+						 const struct dest *from)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct varvel_socket *s;
+	struct bpf_sock *sk;
+	enum owner owner;
+	__u32 size;
+
+	if (d->v4) {
+		size = sizeof(tuple.ipv4);
+		tuple.ipv4.daddr = d->address.word[3] ?: bpf_htonl(0x7f000001);
+		tuple.ipv4.dport = bpf_htons(d->port);
+		tuple.ipv4.saddr = from ? from->address.word[3] : bpf_htonl(0x7f000001);
+		tuple.ipv4.sport = from ? bpf_htons(from->port) : 0;
+	} else {
+		size = sizeof(tuple.ipv6);
+		tuple.ipv6.daddr[3] = bpf_htonl(1);
+		tuple.ipv6.dport = bpf_htons(d->port);
+		tuple.ipv6.saddr[3] = bpf_htonl(1);
+		tuple.ipv6.sport = from ? bpf_htons(from->port) : 0;
+	}
+	if (d->protocol == IPPROTO_TCP)
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return OWNER_NONE;
+	s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	owner = s && s->run == run ? OWNER_SAME : OWNER_FOREIGN;
+	bpf_sk_release(sk);
+	return owner;
+}
+
+static __always_inline struct judgement judge_loopback(void *ctx, __u64 run, const struct dest *d)
+{
+	switch (loopback_owner(ctx, run, d, NULL)) {
+	case OWNER_SAME:
+		return (struct judgement){VERDICT_LOOPBACK, REASON_NONE};
+	case OWNER_NONE:
+		return (struct judgement){VERDICT_REFUSED, REASON_NONE};
+	default:
+		return (struct judgement){VERDICT_DENY, REASON_LOOPBACK_FOREIGN};
+	}
+}
+
+/*
+ * A name's address. Resolvers connect UDP sockets to what DNS answered, at any
+ * port, only to see which source address the kernel picks (RFC 6724): nothing is
+ * sent, and the first datagram is judged on its way out.
+ */
+static __always_inline struct judgement judge_synthetic(__u64 run, const struct dest *d,
+							bool connecting)
+{
+	if (d->protocol == IPPROTO_UDP)
+		return connecting ? (struct judgement){VERDICT_PROBE, REASON_NONE} :
+				    (struct judgement){VERDICT_DENY, REASON_NAME_UDP};
+	if (name_allows(run, d))
+		return (struct judgement){VERDICT_DOOR, REASON_NONE};
+	return (struct judgement){VERDICT_DENY, REASON_NAME_PORT};
+}
+
+/* Judges a destination for a run. d is in final form: no mapped IPv6. */
+static __always_inline struct judgement judge(void *ctx, __u64 id, const struct varvel_run *run,
+					      const struct dest *d, bool connecting)
+{
+	if (is_endpoint(d))
+		return (struct judgement){VERDICT_DOOR, REASON_NONE};
+	if (is_synthetic(d))
+		return judge_synthetic(id, d, connecting);
+	if (d->port == DNS_PORT)
+		return (struct judgement){VERDICT_DNS, REASON_NONE};
+	if (is_loopback(d))
+		return judge_loopback(ctx, id, d);
+	if (rules_allow(run->ruleset, d))
+		return (struct judgement){VERDICT_DIRECT, REASON_NONE};
+	return (struct judgement){VERDICT_DENY, REASON_NO_RULE};
+}

@@ -1,0 +1,415 @@
+//go:build ignore
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * A socket's life: its birth gives it the run that it belongs to, its redirected
+ * connections are made known to the daemon, its packets pass the backstop, its
+ * end takes everything away.
+ */
+#include "lib/verdict.h"
+
+char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX */
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+
+static __always_inline bool transport_allowed(const struct bpf_sock *sk)
+{
+	if (sk->family != AF_INET && sk->family != AF_INET6)
+		return false;
+	if (sk->type == SOCK_STREAM)
+		return sk->protocol == IPPROTO_IP || sk->protocol == IPPROTO_TCP;
+	if (sk->type == SOCK_DGRAM)
+		return sk->protocol == IPPROTO_IP || sk->protocol == IPPROTO_UDP;
+	return false;
+}
+
+static __always_inline int birth_refuse(__u64 id, __u8 reason, bool observe, __u8 protocol)
+{
+	struct refusal r = {.run = id, .reason = reason, .hook = HOOK_SOCKET, .observe = observe};
+	struct dest d = {.protocol = protocol};
+
+	refuse(&r, &d);
+	return observe;
+}
+
+/*
+ * The socket gets the run of the task that makes it. Its cgroup is at a fixed
+ * depth, so that children of the run's cgroup belong to it as well.
+ */
+SEC("cgroup/sock_create")
+int varvel_sock_create(struct bpf_sock *ctx)
+{
+	__u32 zero = 0;
+	struct varvel_node *n = bpf_map_lookup_elem(&node, &zero);
+	struct varvel_socket *s;
+	struct varvel_run *run;
+	__u64 id;
+
+	if (!n)
+		return 0;
+	id = bpf_get_current_ancestor_cgroup_id(n->level);
+	run = bpf_map_lookup_elem(&runs, &id);
+	if (!run)
+		return birth_refuse(id, REASON_NO_RUN, false, ctx->protocol);
+	if (!transport_allowed(ctx)) {
+		__u8 reason = ctx->family == AF_INET || ctx->family == AF_INET6 ?
+				      REASON_PROTOCOL : REASON_FAMILY;
+
+		if (!birth_refuse(id, reason, run->flags & RUN_OBSERVE, ctx->protocol))
+			return 0;
+	}
+	s = bpf_sk_storage_get(&sockets, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!s)
+		return birth_refuse(id, REASON_FULL, false, ctx->protocol);
+	s->run = id;
+	s->pid = bpf_get_current_pid_tgid() >> 32;
+	s->netns = bpf_get_netns_cookie(ctx);
+	return 1;
+}
+
+/* Tells the daemon who is at a local address, before the first packet leaves. */
+static __always_inline bool announce(struct varvel_socket *s, const struct varvel_address *local,
+				     __u16 port, __u8 protocol, __u64 cookie)
+{
+	struct varvel_redirect_key key = {
+		.netns = s->netns, .address = *local, .port = port, .protocol = protocol};
+	struct varvel_origin origin = {
+		.run = s->run, .cookie = cookie, .address = s->dst, .port = s->port,
+		.protocol = protocol};
+
+	if (s->flags & SOCKET_REGISTERED && !(s->local.port == port &&
+					      address_equal(&s->local.address, local)))
+		bpf_map_delete_elem(&redirects, &s->local);
+	if (bpf_map_update_elem(&redirects, &key, &origin, 0))
+		return false;
+	s->local = key;
+	s->flags |= SOCKET_REGISTERED;
+	return true;
+}
+
+static __always_inline void ops_local(struct varvel_address *a, struct bpf_sock_ops *ctx)
+{
+	if (ctx->family == AF_INET) {
+		a->word[0] = 0;
+		a->word[1] = 0;
+		a->word[2] = bpf_htonl(0xffff);
+		a->word[3] = field(ctx, local_ip4);
+		return;
+	}
+	a->word[0] = field(ctx, local_ip6[0]);
+	a->word[1] = field(ctx, local_ip6[1]);
+	a->word[2] = field(ctx, local_ip6[2]);
+	a->word[3] = field(ctx, local_ip6[3]);
+}
+
+/* In a run: the local port of a redirected connection is known just before the SYN. */
+SEC("sockops")
+int varvel_sock_ops(struct bpf_sock_ops *ctx)
+{
+	struct varvel_address local;
+	struct varvel_socket *s;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !sk)
+		return 1;
+	s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	if (!s || !(s->flags & SOCKET_REDIRECTED))
+		return 1;
+	ops_local(&local, ctx);
+	/* If it can't be announced, the daemon does not know it and closes it. */
+	if (!announce(s, &local, ctx->local_port, IPPROTO_TCP, bpf_get_socket_cookie(ctx))) {
+		struct refusal r = {.run = s->run, .reason = REASON_FULL, .hook = HOOK_CONNECT};
+
+		refuse(&r, NULL);
+	}
+	return 1;
+}
+
+/*
+ * In the daemon: an accepted socket is told who is at its other end. While the
+ * handshake ends, the client's socket exists and owns its port, so the entry can
+ * only be its own.
+ */
+SEC("sockops")
+int varvel_accept(struct bpf_sock_ops *ctx)
+{
+	struct varvel_redirect_key key = {.protocol = IPPROTO_TCP};
+	struct varvel_origin *origin, *mine;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB || !sk)
+		return 1;
+	key.netns = bpf_get_netns_cookie(ctx);
+	key.port = bpf_ntohl(ctx->remote_port);
+	if (ctx->family == AF_INET) {
+		key.address.word[2] = bpf_htonl(0xffff);
+		key.address.word[3] = field(ctx, remote_ip4);
+	} else {
+		key.address.word[0] = field(ctx, remote_ip6[0]);
+		key.address.word[1] = field(ctx, remote_ip6[1]);
+		key.address.word[2] = field(ctx, remote_ip6[2]);
+		key.address.word[3] = field(ctx, remote_ip6[3]);
+	}
+	origin = bpf_map_lookup_elem(&redirects, &key);
+	if (!origin)
+		return 1;
+	mine = bpf_sk_storage_get(&accepted, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (mine)
+		*mine = *origin;
+	bpf_map_delete_elem(&redirects, &key);
+	return 1;
+}
+
+SEC("cgroup/sock_release")
+int varvel_sock_release(struct bpf_sock *ctx)
+{
+	struct varvel_socket *s = bpf_sk_storage_get(&sockets, ctx, NULL, 0);
+
+	if (s && s->flags & SOCKET_REGISTERED)
+		bpf_map_delete_elem(&redirects, &s->local);
+	return 1;
+}
+
+/* A packet on its way out. */
+struct packet {
+	struct __sk_buff *skb;
+	struct bpf_sock *sk;
+	struct varvel_socket *socket;
+	struct varvel_run *run;
+	struct varvel_node *node;
+	struct dest to;
+	struct dest from;
+};
+
+struct ports {
+	__u16 source;
+	__u16 dest;
+};
+
+static __always_inline bool parse_ports(struct packet *p, __u32 offset, __u8 protocol)
+{
+	struct ports ports;
+
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return false;
+	if (bpf_skb_load_bytes(p->skb, offset, &ports, sizeof(ports)))
+		return false;
+	p->to.protocol = p->from.protocol = protocol;
+	p->to.port = bpf_ntohs(ports.dest);
+	p->from.port = bpf_ntohs(ports.source);
+	return true;
+}
+
+static __always_inline bool parse4(struct packet *p)
+{
+	struct {
+		__u8 version_ihl, tos;
+		__u16 length, id, fragment;
+		__u8 ttl, protocol;
+		__u16 check;
+		__u32 source, dest;
+	} ip;
+
+	if (bpf_skb_load_bytes(p->skb, 0, &ip, sizeof(ip)))
+		return false;
+	dest_v4(&p->to, ip.dest);
+	dest_v4(&p->from, ip.source);
+	return parse_ports(p, (ip.version_ihl & 15) * 4, ip.protocol);
+}
+
+/* Extension headers are refused: no socket that a run may have makes them. */
+static __always_inline bool parse6(struct packet *p)
+{
+	struct {
+		__u32 flow;
+		__u16 length;
+		__u8 next, hops;
+		struct varvel_address source, dest;
+	} ip;
+
+	if (bpf_skb_load_bytes(p->skb, 0, &ip, sizeof(ip)))
+		return false;
+	p->to.address = ip.dest;
+	p->from.address = ip.source;
+	p->to.v4 = p->from.v4 = false;
+	return parse_ports(p, sizeof(ip), ip.next);
+}
+
+static __always_inline bool parse(struct packet *p)
+{
+	if (p->skb->protocol == bpf_htons(ETH_P_IP))
+		return parse4(p);
+	return p->skb->protocol == bpf_htons(ETH_P_IPV6) && parse6(p);
+}
+
+/* Remembers that this destination is allowed. A listener has many peers. */
+static __always_inline int packet_allow(struct packet *p)
+{
+	struct varvel_socket *s = p->socket;
+
+	if (p->sk->state == BPF_TCP_LISTEN)
+		return 1;
+	s->dst = p->to.address;
+	s->port = p->to.port;
+	s->generation = p->node->generation;
+	s->flags = (s->flags & SOCKET_REGISTERED) | SOCKET_JUDGED;
+	return 1;
+}
+
+static __always_inline int packet_refuse(struct packet *p, __u8 reason, bool always)
+{
+	struct refusal r = {
+		.run = p->socket ? p->socket->run : 0,
+		.cookie = bpf_get_socket_cookie(p->skb),
+		.pid = p->socket && p->socket->pid ? p->socket->pid : 1,
+		.reason = reason,
+		.hook = HOOK_EGRESS,
+		.observe = !always && p->run && (p->run->flags & RUN_OBSERVE),
+	};
+
+	refuse(&r, &p->to);
+	return r.observe ? packet_allow(p) : 0;
+}
+
+static __always_inline bool to_door(const struct packet *p)
+{
+	const struct varvel_node *n = p->node;
+	__u16 port = p->to.port;
+
+	if (!is_loopback(&p->to) || !port)
+		return false;
+	if (p->to.protocol == IPPROTO_TCP)
+		return port == (p->to.v4 ? n->tcp4 : n->tcp6);
+	return port == (p->to.v4 ? n->udp4 : n->udp6);
+}
+
+/*
+ * An unconnected UDP socket may talk to others between two questions, so what
+ * counts for it is that it was ever sent to the name server.
+ */
+static __always_inline bool was_redirected(const struct packet *p)
+{
+	return p->to.protocol == IPPROTO_UDP ? p->socket->dns_port != 0 :
+					       !!(p->socket->flags & SOCKET_REDIRECTED);
+}
+
+/* A redirected socket's packet: to the door, as long as its name is allowed. */
+static __always_inline int packet_redirected(struct packet *p)
+{
+	struct varvel_socket *s = p->socket;
+	struct dest asked = {.address = s->dst, .port = s->port, .protocol = p->to.protocol};
+
+	asked.v4 = is_mapped(&s->dst);
+	if (s->generation != p->node->generation && is_synthetic(&asked) &&
+	    !name_allows(s->run, &asked))
+		return packet_refuse(p, REASON_STALE, true);
+	if (p->to.protocol == IPPROTO_UDP &&
+	    !(s->flags & SOCKET_REGISTERED && s->local.port == p->from.port &&
+	      address_equal(&s->local.address, &p->from.address)) &&
+	    !announce(s, &p->from.address, p->from.port, IPPROTO_UDP,
+		      bpf_get_socket_cookie(p->skb)))
+		return packet_refuse(p, REASON_FULL, true);
+	s->generation = p->node->generation;
+	return 1;
+}
+
+/* Loopback, by who would receive it. */
+static __always_inline int packet_loopback(struct packet *p)
+{
+	struct varvel_socket *s = p->socket;
+	enum owner owner = loopback_owner(p->skb, s->run, &p->to, &p->from);
+
+	if (owner == OWNER_FOREIGN)
+		return packet_refuse(p, REASON_PEER_FOREIGN, false);
+	if (owner == OWNER_SAME)
+		return packet_allow(p);
+	/* Nobody: the packet makes its sender a reset or a port unreachable. */
+	return 1;
+}
+
+static __always_inline int packet_judge(struct packet *p)
+{
+	struct varvel_socket *s = p->socket;
+	bool stale = s->flags & SOCKET_JUDGED;
+	struct judgement j;
+
+	if (is_loopback(&p->to))
+		return packet_loopback(p);
+	j = judge(p->skb, s->run, p->run, &p->to, false);
+	if (j.verdict != VERDICT_DIRECT)
+		return packet_refuse(p, stale ? REASON_STALE : j.reason ?: REASON_NO_RULE, false);
+	return packet_allow(p);
+}
+
+/* Has this very destination been allowed under the current rules? */
+static __always_inline bool packet_known(const struct packet *p)
+{
+	const struct varvel_socket *s = p->socket;
+
+	return s->flags & SOCKET_JUDGED && !(s->flags & SOCKET_REDIRECTED) &&
+	       s->generation == p->node->generation && s->port == p->to.port &&
+	       address_equal(&s->dst, &p->to.address);
+}
+
+/* The peer that a connected socket has; IPv4 is mapped. */
+static __always_inline void peer_of(struct bpf_sock *sk, struct dest *d)
+{
+	if (sk->family == AF_INET) {
+		dest_v4(d, field(sk, dst_ip4));
+	} else {
+		d->address.word[0] = field(sk, dst_ip6[0]);
+		d->address.word[1] = field(sk, dst_ip6[1]);
+		d->address.word[2] = field(sk, dst_ip6[2]);
+		d->address.word[3] = field(sk, dst_ip6[3]);
+		d->v4 = is_mapped(&d->address);
+	}
+	d->port = bpf_ntohs(sk->dst_port);
+	d->protocol = IPPROTO_TCP;
+}
+
+/*
+ * A TCP socket's peer is in the socket, so the common packet is not even parsed.
+ * A listener has no peer: its SYN-ACKs are judged one by one.
+ */
+static __always_inline bool tcp_known(struct packet *p)
+{
+	const struct varvel_socket *s = p->socket;
+
+	if (p->sk->protocol != IPPROTO_TCP || !p->sk->dst_port)
+		return false;
+	if (!(s->flags & SOCKET_JUDGED) || s->generation != p->node->generation)
+		return false;
+	peer_of(p->sk, &p->to);
+	if (s->flags & SOCKET_REDIRECTED)
+		return to_door(p);
+	return s->port == p->to.port && address_equal(&s->dst, &p->to.address);
+}
+
+SEC("cgroup_skb/egress")
+int varvel_egress(struct __sk_buff *skb)
+{
+	struct packet p = {.skb = skb};
+	__u32 zero = 0;
+
+	if (!skb->sk)
+		return 0;
+	p.sk = bpf_sk_fullsock(skb->sk);
+	p.node = bpf_map_lookup_elem(&node, &zero);
+	if (!p.sk || !p.node)
+		return 0;
+	p.socket = bpf_sk_storage_get(&sockets, p.sk, NULL, 0);
+	if (!p.socket)
+		return packet_refuse(&p, REASON_NO_RUN, true);
+	if (tcp_known(&p))
+		return 1;
+	p.run = bpf_map_lookup_elem(&runs, &p.socket->run);
+	if (!p.run)
+		return packet_refuse(&p, REASON_NO_RUN, true);
+	if (!parse(&p))
+		return packet_refuse(&p, REASON_MALFORMED, false);
+	if (packet_known(&p))
+		return 1;
+	if (to_door(&p) && was_redirected(&p))
+		return packet_redirected(&p);
+	return packet_judge(&p);
+}

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/varvel/varvel/internal/tool"
+)
+
+// check finds what is wrong between documents.
+func (l *loader) check() {
+	if n := l.cfg.Node; n.Metrics.Listen == n.Issuer.Listen {
+		l.problems.add(n.Pos, "give them different ports", "`metrics.listen` and `issuer.listen` are both %s", n.Metrics.Listen)
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.cfg.Agents)) {
+		l.checkAgent(l.cfg.Agents[name])
+	}
+}
+
+func (l *loader) checkAgent(a *Agent) {
+	names := slices.Sorted(maps.Keys(l.cfg.Tools))
+	for i, name := range a.Tools {
+		t, ok := l.cfg.Tools[name]
+		if !ok {
+			l.problems.add(a.places.tools[i], missingToolHint(name, names), "agent %q uses tool %q, which is not defined", a.Name, name)
+			continue
+		}
+		l.checkToolOverlap(a, i, t)
+		l.checkRuleOverlap(a, t)
+	}
+	l.checkRules(a)
+}
+
+func missingToolHint(name string, names []string) string {
+	if len(names) == 0 {
+		return "define it in tools.d/" + name + ".yaml"
+	}
+	return didYouMean(name, names)
+}
+
+// checkToolOverlap finds a host that an earlier tool of the agent has, too.
+func (l *loader) checkToolOverlap(a *Agent, i int, t *tool.Tool) {
+	for _, earlier := range a.Tools[:i] {
+		other, ok := l.cfg.Tools[earlier]
+		if !ok {
+			continue
+		}
+		for _, h := range t.Hosts {
+			if other.HasHost(h.Name, h.Port) {
+				l.problems.add(a.places.tools[i], "remove the host from one of them, or join their actions in one tool", "tools %q (%s) and %q (%s) of agent %q overlap: both have %s", other.Name, other.Pos, t.Name, t.Pos, a.Name, h)
+			}
+		}
+	}
+}
+
+// checkRuleOverlap finds egress rules that would open a tool's host past its
+// actions.
+func (l *loader) checkRuleOverlap(a *Agent, t *tool.Tool) {
+	for _, rule := range a.Egress {
+		for _, h := range t.Hosts {
+			if rule.Name != "" && MatchName(rule.Name, h.Name) && hasPort(rule.Ports, h.Port) {
+				l.problems.add(rule.Pos, "remove the port or narrow the name in the rule, or remove the tool from the agent", "the rule for %q overlaps with tool %q (%s) of agent %q: both have %s", rule.Name, t.Name, t.Pos, a.Name, h)
+			}
+		}
+	}
+}
+
+// checkRules finds two rules for the same name and port, which could differ in
+// what else they say.
+func (l *loader) checkRules(a *Agent) {
+	byName := map[string][]EgressRule{}
+	for _, rule := range a.Egress {
+		if rule.Name == "" {
+			continue
+		}
+		for _, other := range byName[rule.Name] {
+			if port, both := commonPort(rule.Ports, other.Ports); both {
+				l.problems.add(rule.Pos, "join the two rules", "agent %q has two rules for %q, port %d; first at %s", a.Name, rule.Name, port, other.Pos)
+			}
+		}
+		byName[rule.Name] = append(byName[rule.Name], rule)
+	}
+}

@@ -1,0 +1,257 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// actionVar makes the test binary do one thing, as the process under test.
+const actionVar = "VARVEL_TEST_ACTION"
+
+func TestMain(m *testing.M) {
+	if action := os.Getenv(actionVar); action != "" {
+		fmt.Print(act(action, os.Args[1:]))
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// act does what a workload would do, and says in one word how it went.
+func act(action string, args []string) string {
+	switch action {
+	case "dial": // network address
+		return dial(args[0], args[1])
+	case "sendto": // network address: an unconnected UDP socket
+		return sendto(args[0], args[1])
+	case "socket": // domain type protocol
+		return makeSocket(args)
+	case "bind": // network address
+		return bind(args[0], args[1])
+	case "self": // address: listens there and dials itself
+		return dialSelf(args[0])
+	case "talk": // address: one connection, a line for each line on stdin
+		return talk(args[0])
+	case "query": // connected|unconnected address: expects an answer
+		return query(args[0], args[1])
+	case "serve": // address: listens until its stdin ends
+		return serve(args[0])
+	case "reconnect": // first second: one UDP socket, connected twice
+		return reconnect(args[0], args[1])
+	}
+	return "unknown action " + action
+}
+
+// dialMapped connects an IPv6 socket to an IPv4 address; Go's dialer would make
+// it an IPv4 socket.
+func dialMapped(network, address string) string {
+	kind := unix.SOCK_STREAM
+	if network == "udp6" {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(unix.AF_INET6, kind, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	ap := netip.MustParseAddrPort(address)
+	if err := unix.Connect(fd, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16()}); err != nil {
+		return word(err)
+	}
+	if _, err := unix.Write(fd, []byte("hello")); err != nil {
+		return "write " + word(err)
+	}
+	peer, err := unix.Getpeername(fd)
+	if err != nil {
+		return word(err)
+	}
+	sa := peer.(*unix.SockaddrInet6)
+	return fmt.Sprintf("ok %s", netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)))
+}
+
+func sendtoMapped(address string) string {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	ap := netip.MustParseAddrPort(address)
+	if err := unix.Sendto(fd, []byte("hello"), 0, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16()}); err != nil {
+		return word(err)
+	}
+	return "ok"
+}
+
+func dial(network, address string) string {
+	if strings.HasPrefix(address, "[::ffff:") {
+		return dialMapped(network, address)
+	}
+	c, err := net.DialTimeout(network, address, 2*time.Second)
+	if err != nil {
+		return word(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("hello")); err != nil {
+		return "write " + word(err)
+	}
+	return "ok " + c.RemoteAddr().String()
+}
+
+func sendto(network, address string) string {
+	if strings.HasPrefix(address, "[::ffff:") {
+		return sendtoMapped(address)
+	}
+	to, err := net.ResolveUDPAddr(network, address)
+	if err != nil {
+		return err.Error()
+	}
+	c, err := net.ListenPacket(network, ":0")
+	if err != nil {
+		return word(err)
+	}
+	defer c.Close()
+	if _, err := c.WriteTo([]byte("hello"), to); err != nil {
+		return word(err)
+	}
+	return "ok"
+}
+
+func makeSocket(args []string) string {
+	var n [3]int
+	for i := range n {
+		fmt.Sscan(args[i], &n[i])
+	}
+	fd, err := unix.Socket(n[0], n[1], n[2])
+	if err != nil {
+		return word(err)
+	}
+	unix.Close(fd)
+	return "ok"
+}
+
+func bind(network, address string) string {
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return word(err)
+	}
+	l.Close()
+	return "ok"
+}
+
+func dialSelf(address string) string {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return "listen " + word(err)
+	}
+	defer l.Close()
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			c.Write([]byte("welcome"))
+			c.Close()
+		}
+	}()
+	c, err := net.DialTimeout("tcp", l.Addr().String(), 2*time.Second)
+	if err != nil {
+		return word(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(2 * time.Second))
+	buf := make([]byte, 16)
+	n, err := c.Read(buf)
+	if err != nil {
+		return "read " + word(err)
+	}
+	return "ok " + string(buf[:n])
+}
+
+func serve(address string) string {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return word(err)
+	}
+	defer l.Close()
+	fmt.Println("listening")
+	io.Copy(io.Discard, os.Stdin)
+	return ""
+}
+
+func talk(address string) string {
+	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	if err != nil {
+		return word(err)
+	}
+	defer c.Close()
+	var line string
+	for {
+		if _, err := fmt.Scanln(&line); err != nil {
+			return "ok"
+		}
+		fmt.Fprintln(c, line)
+	}
+}
+
+func query(how, address string) string {
+	var c net.Conn
+	var err error
+	to, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return err.Error()
+	}
+	if how == "connected" {
+		if c, err = net.DialUDP("udp", nil, to); err != nil {
+			return word(err)
+		}
+		c.SetDeadline(time.Now().Add(2 * time.Second))
+		c.Write([]byte("question"))
+		buf := make([]byte, 64)
+		n, err := c.Read(buf)
+		if err != nil {
+			return "read " + word(err)
+		}
+		return string(buf[:n]) + " from " + c.RemoteAddr().String()
+	}
+	p, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp", ":0")
+	if err != nil {
+		return word(err)
+	}
+	p.SetDeadline(time.Now().Add(2 * time.Second))
+	if _, err := p.WriteTo([]byte("question"), to); err != nil {
+		return word(err)
+	}
+	buf := make([]byte, 64)
+	n, from, err := p.ReadFrom(buf)
+	if err != nil {
+		return "read " + word(err)
+	}
+	return string(buf[:n]) + " from " + from.String()
+}
+
+// reconnect connects a UDP socket to a first address, dissolves that, and sends
+// on the second.
+func reconnect(first, second string) string {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	if err := unix.Connect(fd, sockaddr(first)); err != nil {
+		return "first " + word(err)
+	}
+	raw := [16]byte{}
+	syscall.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptrOf(&raw), 16)
+	if err := unix.Connect(fd, sockaddr(second)); err != nil {
+		return word(err)
+	}
+	if _, err := unix.Write(fd, []byte("hello")); err != nil {
+		return "write " + word(err)
+	}
+	return "ok"
+}

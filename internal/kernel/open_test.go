@@ -1,0 +1,7 @@
+package kernel
+
+import "testing"
+
+func TestOpenLoadsEveryProgram(t *testing.T) {
+	newTestEnv(t)
+}

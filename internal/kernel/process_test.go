@@ -1,0 +1,82 @@
+package kernel
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// process is an action that goes on while the test does other things.
+type process struct {
+	stdin  io.WriteCloser
+	stdout *bufio.Reader
+}
+
+func start(t testing.TB, cgroup, action string, args ...string) *process {
+	t.Helper()
+	dir, err := os.Open(cgroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), actionVar+"="+action)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return &process{stdin, bufio.NewReader(stdout)}
+}
+
+func (p *process) say(t testing.TB, line string) {
+	t.Helper()
+	if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *process) expect(t testing.TB, want string) {
+	t.Helper()
+	line, err := p.stdout.ReadString('\n')
+	if err != nil || strings.TrimSpace(line) != want {
+		t.Fatalf("got %q, %v; want %q", line, err, want)
+	}
+}
+
+func waitFor(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for range 200 {
+		if done() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("waited in vain for %s", what)
+}
+
+func removeCgroup(t testing.TB, path string) {
+	t.Helper()
+	if err := workload.Remove(path); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,34 @@
+package kernel
+
+// ReasonText is what a reason code of the kernel means, as a sentence.
+func ReasonText(code string) string {
+	switch code {
+	case "no-run":
+		return "The socket belongs to no run that Varvel knows."
+	case "no-rule":
+		return "No rule of the agent allows this address and port."
+	case "family":
+		return "Only IPv4 and IPv6 sockets are allowed."
+	case "protocol":
+		return "Only TCP and UDP are allowed."
+	case "loopback-foreign":
+		return "The loopback listener does not belong to this run."
+	case "name-port":
+		return "The address stands for a name, but not at this port or not for this run."
+	case "name-udp":
+		return "Names are reached over TCP only."
+	case "reserved-port":
+		return "The port belongs to Varvel."
+	case "no-door":
+		return "Varvel's daemon does not listen at the moment."
+	case "peer-foreign":
+		return "The other end is outside the run, and the run may not be reached from there."
+	case "malformed":
+		return "The packet is not one that Varvel understands."
+	case "full":
+		return "A table of Varvel in the kernel is full."
+	case "stale":
+		return "The connection was allowed, but the rules have changed."
+	}
+	return "The kernel refused it."
+}

@@ -1,0 +1,129 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/varvel/varvel/internal/ruleset"
+)
+
+// ErrUnknownRun is returned for a cgroup that AddRun was not called for.
+var ErrUnknownRun = errors.New("no such run in the kernel")
+
+// AddRun makes a run known by the id of its cgroup. Until UseRuleSet it may
+// reach nothing but the endpoint, the name server and itself.
+func (k *Kernel) AddRun(cgroupID uint64, observe bool) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	zero := make([]abiVarvelCounters, ebpf.MustPossibleCPU())
+	if err := k.objects.maps["counters"].Put(cgroupID, zero); err != nil {
+		return fmt.Errorf("make the counters of the run: %w", full(err, "runs"))
+	}
+	var r abiVarvelRun
+	if observe {
+		r.Flags = uint32(abiVarvelRunFlagsRUN_OBSERVE)
+	}
+	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
+		return errors.Join(fmt.Errorf("make the run known to the kernel: %w", full(err, "runs")),
+			k.objects.maps["counters"].Delete(cgroupID))
+	}
+	k.runs[cgroupID] = r
+	return nil
+}
+
+// RemoveRun takes away all that the kernel holds of a run. A process that is
+// still in its cgroup is refused everything from now on.
+func (k *Kernel) RemoveRun(cgroupID uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r, ok := k.runs[cgroupID]
+	if !ok {
+		return nil
+	}
+	delete(k.runs, cgroupID)
+	errs := []error{k.objects.maps["runs"].Delete(cgroupID)}
+	for i := range k.names[cgroupID] {
+		errs = append(errs, absent(k.objects.maps["names"].Delete(&k.names[cgroupID][i])))
+	}
+	delete(k.names, cgroupID)
+	errs = append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration(), k.sets.release(r.Ruleset))
+	return errors.Join(errs...)
+}
+
+// LoadRuleSet makes a rule set ready for use. Loading one that is loaded does
+// nothing.
+func (k *Kernel) LoadRuleSet(rs *ruleset.RuleSet) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.sets.load(rs)
+}
+
+// UseRuleSet gives a run another rule set, at once for every new connection, and
+// has its open ones judged anew at their next packet. A rule set that no run
+// uses any more is unloaded.
+func (k *Kernel) UseRuleSet(cgroupID uint64, id string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r, ok := k.runs[cgroupID]
+	if !ok {
+		return ErrUnknownRun
+	}
+	index, err := k.sets.acquire(id)
+	if err != nil {
+		return err
+	}
+	old := r.Ruleset
+	r.Ruleset = index
+	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
+		return errors.Join(fmt.Errorf("switch the run's rule set: %w", err), k.sets.release(index))
+	}
+	k.runs[cgroupID] = r
+	return errors.Join(k.bumpGeneration(), k.sets.release(old))
+}
+
+// AllowName lets a run connect to a synthetic address over TCP, at the given
+// ports. Repeating it is harmless.
+func (k *Kernel) AllowName(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.runs[cgroupID]; !ok {
+		return ErrUnknownRun
+	}
+	for _, r := range ports {
+		for port := int(r.First); port <= int(r.Last); port++ {
+			key := abiVarvelNameKey{Run: cgroupID, Address: address(addr), Port: uint16(port), Protocol: uint8(r.Protocol)}
+			if err := k.allowName(cgroupID, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (k *Kernel) allowName(cgroupID uint64, key abiVarvelNameKey) error {
+	err := k.objects.maps["names"].Update(&key, uint32(1), ebpf.UpdateNoExist)
+	if errors.Is(err, ebpf.ErrKeyExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("allow a name: %w", full(err, "names"))
+	}
+	k.names[cgroupID] = append(k.names[cgroupID], key)
+	return nil
+}
+
+// ForgetNames withdraws every name of a run. Connections through the gateway are
+// cut at their next packet.
+func (k *Kernel) ForgetNames(cgroupID uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	for i := range k.names[cgroupID] {
+		errs = append(errs, absent(k.objects.maps["names"].Delete(&k.names[cgroupID][i])))
+	}
+	delete(k.names, cgroupID)
+	return errors.Join(append(errs, k.bumpGeneration())...)
+}
