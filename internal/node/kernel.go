@@ -1,0 +1,150 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/varvel/varvel/internal/admin/health"
+	"github.com/varvel/varvel/internal/audit"
+	"github.com/varvel/varvel/internal/decision"
+	"github.com/varvel/varvel/internal/kernel"
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// patience is how long the end of a killed process may take.
+const patience = 10 * time.Second
+
+func (n *node) pins() string { return filepath.Join(n.Config().Node.BPFFS, "varvel") }
+
+// clearUp ends the runs that an earlier daemon left behind. Its programs govern
+// them until the last process is gone; only then are they taken away.
+func (n *node) clearUp(ctx context.Context) (err error) {
+	if n.cgroups, err = workload.OpenCgroups(n.Config().Node.Cgroup, "varvel"); err != nil {
+		return err
+	}
+	left, err := n.cgroups.Leftovers()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range left {
+		errs = append(errs, n.endLeftover(ctx, dir))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("runs of an earlier daemon are still there: %w", err)
+	}
+	return kernel.Unpin(n.pins())
+}
+
+func (n *node) endLeftover(ctx context.Context, dir string) error {
+	id := filepath.Base(dir)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := errors.Join(workload.Kill(dir), workload.WaitEmpty(ctx, dir)); err != nil {
+		return fmt.Errorf("%s: %w", id, err)
+	}
+	n.Log.Warn("a run of an earlier daemon was ended", "run", id)
+	n.record(ctx, &audit.Event{
+		Kind: audit.KindRunEnd, Run: id, Activity: "daemon-restarted",
+		Message: "The daemon that started this run had ended. It stayed governed, and was killed when the daemon came back.",
+	}, decision.Durable)
+	return workload.Remove(dir)
+}
+
+// openKernel puts the programs into force.
+func (n *node) openKernel(context.Context) (err error) {
+	if err := n.cgroups.JoinDaemon(); err != nil {
+		return err
+	}
+	n.onStop(n.leaveCgroups)
+	n.kernel, err = kernel.Open(kernel.Config{
+		Runs: n.cgroups.Runs, Daemon: n.cgroups.Daemon, Level: n.cgroups.Level(), Pins: n.pins(), Log: n.Log,
+	})
+	if err != nil {
+		return err
+	}
+	n.onStop(func() error {
+		n.kernel.Close()
+		return kernel.Unpin(n.pins())
+	})
+	n.denials = newDenials(n)
+	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })
+	n.addTask("kernel losses", n.watchLosses)
+	return nil
+}
+
+// leaveCgroups moves the daemon back and removes its cgroups, if no run is left.
+func (n *node) leaveCgroups() error {
+	if err := os.WriteFile(filepath.Join(n.cgroups.Root, "cgroup.procs"), []byte("0"), 0); err != nil {
+		return fmt.Errorf("leave the daemon's cgroup: %w", err)
+	}
+	return workload.Remove(filepath.Dir(n.cgroups.Runs))
+}
+
+// kernelEvent records what the kernel saw.
+func (n *node) kernelEvent(e kernel.Event) {
+	run, ok := n.runs.ByCgroup(e.CgroupID)
+	switch {
+	case e.Kind == kernel.EventDenied || e.Kind == kernel.EventWouldDeny:
+		n.denials.note(run, e)
+	case !ok:
+		return // a run that has ended meanwhile; its end is recorded
+	case e.Kind == kernel.EventExec:
+		n.record(context.Background(), aboutRun(audit.Event{
+			Kind: audit.KindExec,
+			Process: &audit.Process{
+				PID: int(e.PID), Parent: int(e.Parent), UID: e.UID, Program: e.Path,
+			},
+		}, run), decision.Appended)
+	case e.Kind == kernel.EventExit:
+		n.record(context.Background(), aboutRun(audit.Event{Kind: audit.KindExit, Process: exitOf(e)}, run), decision.Appended)
+	}
+}
+
+// exitOf reads a wait status (wait(2)): the low 7 bits are the signal, the second
+// byte is the exit code.
+func exitOf(e kernel.Event) *audit.Process {
+	p := &audit.Process{PID: int(e.PID), Parent: int(e.Parent), UID: e.UID, Program: e.Comm}
+	if sig := int(e.Status & 0x7f); sig != 0 {
+		p.Signal = sig
+		return p
+	}
+	code := int(e.Status >> 8 & 0xff)
+	p.ExitCode = &code
+	return p
+}
+
+// watchLosses turns events that found the ring full into events and health.
+func (n *node) watchLosses(ctx context.Context) error {
+	seen := map[string]uint64{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+		for _, run := range n.runs.All() {
+			c, err := n.kernel.Counters(run.CgroupID)
+			if err != nil || c.Lost == seen[run.ID] {
+				continue
+			}
+			n.reportLoss(ctx, run, c.Lost-seen[run.ID])
+			seen[run.ID] = c.Lost
+		}
+	}
+}
+
+func (n *node) reportLoss(ctx context.Context, run *workload.Run, lost uint64) {
+	n.totals.lost.Add(lost)
+	n.health.Set(health.EventsLost, fmt.Sprintf("%d events of %s found the ring full", lost, run.ID))
+	n.record(ctx, aboutRun(audit.Event{
+		Kind: audit.KindLoss, Component: "kernel", Count: lost,
+		Message: "The details of these events are lost. What they report was counted, and what was refused stayed refused.",
+	}, run), decision.Appended)
+}
+
+func (n *node) now() time.Time { return time.Now() }

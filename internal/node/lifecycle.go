@@ -1,0 +1,97 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/varvel/varvel/internal/audit"
+	"github.com/varvel/varvel/internal/decision"
+	"github.com/varvel/varvel/internal/endpoint"
+	"github.com/varvel/varvel/internal/kernel"
+	"github.com/varvel/varvel/internal/launch"
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// runHandle follows a run to its end.
+type runHandle struct {
+	n       *node
+	run     *workload.Run
+	started bool
+}
+
+// Started implements launch.Handle.
+func (h *runHandle) Started(s launch.Started) {
+	h.started = true
+	h.n.Log.Info("run started", "run", h.run.ID, "agent", h.run.Run.Agent, "pid", s.InitPID, "removed", len(s.Removed), "missing", s.Missing)
+}
+
+// Exited implements launch.Handle. It answers with what the run was refused.
+func (h *runHandle) Exited(launch.Exit) string {
+	return summary(h.run.ID, h.n.history.Recent(h.run.CgroupID))
+}
+
+// Ended implements launch.Handle.
+func (h *runHandle) Ended() {
+	ctx := context.Background()
+	counters, err := h.n.kernel.Counters(h.run.CgroupID)
+	if err != nil {
+		h.n.Log.Error("the counters of a run could not be read", "run", h.run.ID, "error", err)
+	}
+	h.n.totals.add(counters)
+	if err := h.n.release(h.run); err != nil {
+		h.n.Log.Error("a run could not be cleared up", "run", h.run.ID, "error", err)
+	}
+	e := aboutRun(audit.Event{Kind: audit.KindRunEnd, Counts: runCounts(counters)}, h.run)
+	if !h.started {
+		e.Activity, e.Message = "not-started", "The command could not be started."
+	}
+	h.n.record(ctx, e, decision.Durable)
+	h.n.Log.Info("run ended", "run", h.run.ID, "agent", h.run.Run.Agent, "refused", counters.Total())
+}
+
+func runCounts(c kernel.Counters) map[string]uint64 {
+	out := map[string]uint64{"forked": c.Forked, "executed": c.Executed, "exited": c.Exited, "lost": c.Lost}
+	for reason, n := range c.Refused {
+		out["refused."+reason] = n
+	}
+	return out
+}
+
+// maxSummary is how many different refusals the summary lists.
+const maxSummary = 10
+
+// summary tells the person at the terminal what was refused. Targets are what the
+// workload asked for; they are quoted, so that they can't be control sequences.
+func summary(run string, refused []endpoint.Refusal) string {
+	if len(refused) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Refused in this run (%s):\n", run)
+	for i, r := range refused {
+		if i == maxSummary {
+			fmt.Fprintf(&b, "  … and %d more; see: varvel audit --run %s --effect deny\n", len(refused)-i, run)
+			break
+		}
+		fmt.Fprintf(&b, "  %4d× %s", max(r.Count, 1), quoted(r.Target))
+		if r.Detail != "" {
+			fmt.Fprintf(&b, " %s", quoted(r.Detail))
+		}
+		fmt.Fprintf(&b, ": %s (%s)\n", r.Text, r.Rule)
+		if r.Approval != "" {
+			fmt.Fprintf(&b, "        it waits for: varvel approve %s\n", r.Approval)
+		}
+	}
+	fmt.Fprintf(&b, "What would allow one: varvel why %s DESTINATION\n", run)
+	return b.String()
+}
+
+// quoted is s if it is plain, else a quoted form of it without control characters.
+func quoted(s string) string {
+	q := fmt.Sprintf("%+q", s)
+	if q == `"`+s+`"` {
+		return s
+	}
+	return q
+}

@@ -1,0 +1,156 @@
+// Package node puts the parts of the daemon together: it makes them in order,
+// runs them, and takes them down in reverse. It is the only package that knows
+// most of the others, and it decides nothing by itself.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/varvel/varvel/internal/admin/health"
+	"github.com/varvel/varvel/internal/admin/metrics"
+	"github.com/varvel/varvel/internal/approval"
+	"github.com/varvel/varvel/internal/audit"
+	"github.com/varvel/varvel/internal/broker"
+	"github.com/varvel/varvel/internal/broker/issuer"
+	"github.com/varvel/varvel/internal/config"
+	"github.com/varvel/varvel/internal/decision"
+	"github.com/varvel/varvel/internal/egress"
+	"github.com/varvel/varvel/internal/endpoint"
+	"github.com/varvel/varvel/internal/gateway"
+	"github.com/varvel/varvel/internal/kernel"
+	"github.com/varvel/varvel/internal/policy"
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// Options say how the daemon is started.
+type Options struct {
+	ConfigDir string
+	Version   string
+	Log       *slog.Logger
+	Ready     func()           // called once everything works
+	Hangup    <-chan os.Signal // asks for the configuration to be read again
+}
+
+// node holds the parts. They are set by the steps of start and not changed
+// afterwards, but for those in atomics.
+type node struct {
+	Options
+	id, boot string
+	started  time.Time
+	cfg      atomic.Pointer[config.Config]
+	policy   atomic.Pointer[policy.Engine]
+
+	log       *audit.Log
+	health    *health.Health
+	registry  *prometheus.Registry
+	metrics   *metrics.Metrics
+	totals    totals
+	runs      *workload.Registry
+	cgroups   *workload.Cgroups
+	kernel    *kernel.Kernel
+	engine    *decision.Engine
+	approvals *approval.Store
+	issuer    *issuer.Issuer
+	broker    *broker.Broker
+	egress    *egress.Controller
+	dns       *egress.Server
+	resolver  *egress.Resolver
+	history   endpoint.History
+	endpoint  *endpoint.Endpoint
+	gateway   *gateway.Gateway
+	denials   *denials
+
+	doors []net.Listener
+	undo  []func() error // in order of making
+	tasks []task
+}
+
+// step makes one part. Its name is what an error and the log say.
+type step struct {
+	name string
+	make func(ctx context.Context) error
+}
+
+// steps is the order in which the daemon comes up: first what can refuse to run
+// at all, then the record, then judgement, then the kernel, and the doors for
+// people last.
+func (n *node) steps() []step {
+	return []step{
+		{"check this machine", n.checkMachine},
+		{"take the lock", n.takeLock},
+		{"open the audit log", n.openAudit},
+		{"load the policy", n.loadPolicy},
+		{"open the approvals", n.openApprovals},
+		{"open the issuer", n.openIssuer},
+		{"clear up after an earlier daemon", n.clearUp},
+		{"load the kernel programs", n.openKernel},
+		{"prepare names and the gateway", n.openGateway},
+		{"open the doors", n.openDoors},
+		{"listen for runs", n.openLaunch},
+		{"listen for operators", n.openAdmin},
+		{"listen for Prometheus", n.openMetrics},
+		{"give up capabilities", n.dropCapabilities},
+	}
+}
+
+// Run is the daemon. It returns when ctx ends, or with what failed.
+func Run(ctx context.Context, o Options) error {
+	cfg, err := config.Load(o.ConfigDir)
+	if err != nil {
+		return err
+	}
+	n := &node{Options: o, started: time.Now(), runs: workload.NewRegistry()}
+	n.cfg.Store(cfg)
+	n.health = health.New(o.Log, time.Now)
+	defer n.takeDown()
+	for _, s := range n.steps() {
+		if err := s.make(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	n.reportStart(ctx)
+	n.tasks = append(n.tasks, task{"reload", n.watchConfig})
+	if o.Ready != nil {
+		o.Ready()
+	}
+	return runTasks(ctx, n.tasks)
+}
+
+// Config returns the configuration in force.
+func (n *node) Config() *config.Config { return n.cfg.Load() }
+
+// onStop registers what undoes a step. The last one registered is run first.
+func (n *node) onStop(f func() error) { n.undo = append(n.undo, f) }
+
+func (n *node) takeDown() {
+	var errs []error
+	for i := len(n.undo) - 1; i >= 0; i-- {
+		errs = append(errs, n.undo[i]())
+	}
+	if err := errors.Join(errs...); err != nil {
+		n.Log.Error("the daemon could not clear everything up", "error", err)
+	}
+}
+
+func (n *node) addTask(name string, run func(ctx context.Context) error) {
+	n.tasks = append(n.tasks, task{name, run})
+}
+
+// reportStart says in the log and in the record what came up.
+func (n *node) reportStart(ctx context.Context) {
+	cfg := n.Config()
+	n.Log.Info("varveld is ready", "version", n.Version, "config", cfg.Dir, "agents", len(cfg.Agents), "tools", len(cfg.Tools))
+	n.record(ctx, &audit.Event{
+		Kind: audit.KindConfig, Activity: "start", PolicyRevision: n.policy.Load().Revision(),
+		Message: fmt.Sprintf("varveld %s has started with %d agents and %d tools.", n.Version, len(cfg.Agents), len(cfg.Tools)),
+	}, decision.Durable)
+}

@@ -1,0 +1,205 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/varvel/varvel/internal/audit"
+	"github.com/varvel/varvel/internal/config"
+	"github.com/varvel/varvel/internal/decision"
+	"github.com/varvel/varvel/internal/identity"
+	"github.com/varvel/varvel/internal/launch"
+	"github.com/varvel/varvel/internal/tool"
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// starter judges who may start what, and prepares runs.
+type starter struct{ n *node }
+
+// Begin implements launch.Starter.
+func (s starter) Begin(ctx context.Context, peer launch.Peer, r launch.StartRequest) (launch.Plan, launch.Handle, error) {
+	cfg := s.n.Config()
+	agent, ok := cfg.Agents[r.Agent]
+	if !ok {
+		return launch.Plan{}, nil, launch.Refuse("there is no agent %q on this node; it has: %s", r.Agent, strings.Join(slices.Sorted(maps.Keys(cfg.Agents)), ", "))
+	}
+	if err := s.authorise(peer, agent); err != nil {
+		return launch.Plan{}, nil, err
+	}
+	run, err := s.n.newRun(cfg, agent, peer.UID, r.Argv)
+	if err != nil {
+		return launch.Plan{}, nil, err
+	}
+	if err := s.n.govern(ctx, run); err != nil {
+		return launch.Plan{}, nil, err
+	}
+	return s.n.plan(cfg, run), &runHandle{n: s.n, run: run}, nil
+}
+
+// authorise checks the peer by what the kernel says of it.
+func (s starter) authorise(peer launch.Peer, agent *config.Agent) error {
+	inside, err := s.n.cgroups.RunOf(peer.PID)
+	if err != nil {
+		return fmt.Errorf("find out whether the caller is in a run: %w", err)
+	}
+	if inside != "" {
+		return launch.Refuse("this process is in the run %s; a run cannot start another in this version of Varvel", filepath.Base(inside))
+	}
+	if !mayLaunch(peer, agent.Launch) {
+		return launch.Refuse("user %d may not start agent %q; an operator allows it by `launch: { users: […] }` at %s", peer.UID, agent.Name, agent.Where("launch"))
+	}
+	// The run gets the daemon's view of the machine. If the caller's is another,
+	// the command would not run where the caller thinks.
+	for _, ns := range []string{"net", "mnt", "user", "pid"} {
+		same, err := peer.Shares(ns)
+		if err != nil {
+			return fmt.Errorf("compare the caller's %s namespace with the daemon's: %w", ns, err)
+		}
+		if !same {
+			return launch.Refuse("this process has another %s namespace than varveld, and this version of Varvel starts runs in the daemon's only; call varvel from outside the container or namespace", ns)
+		}
+	}
+	return nil
+}
+
+// mayLaunch reports whether a peer is root or one of the principals. A name that
+// this node does not know matches nobody.
+func mayLaunch(peer launch.Peer, p config.Principals) bool {
+	if peer.UID == 0 {
+		return true
+	}
+	for _, name := range p.Users {
+		if u, err := user.Lookup(name); err == nil && u.Uid == strconv.FormatUint(uint64(peer.UID), 10) {
+			return true
+		}
+	}
+	for _, name := range p.Groups {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			continue
+		}
+		for _, gid := range append([]uint32{peer.GID}, peer.Groups...) {
+			if g.Gid == strconv.FormatUint(uint64(gid), 10) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// newRun makes the snapshot of a run, with a cgroup of its own.
+func (n *node) newRun(cfg *config.Config, agent *config.Agent, uid uint32, argv []string) (*workload.Run, error) {
+	actor, err := identity.Actor(cfg.Node.TrustDomain, agent.Name, uid)
+	if err != nil {
+		return nil, err
+	}
+	id := newID("run")
+	path, cgroupID, err := n.cgroups.Create(id)
+	if err != nil {
+		return nil, err
+	}
+	return &workload.Run{
+		Run:      decision.Run{ID: id, Agent: agent.Name, Owner: agent.Owner, Node: n.id, Boot: n.boot, Mode: agent.Mode},
+		Actor:    actor,
+		CgroupID: cgroupID, CgroupPath: path, Started: time.Now(),
+		Agent: agent, Tools: toolsOf(cfg, agent), Command: boundCommand(argv),
+	}, nil
+}
+
+func toolsOf(cfg *config.Config, agent *config.Agent) []*tool.Tool {
+	tools := make([]*tool.Tool, 0, len(agent.Tools))
+	for _, name := range agent.Tools {
+		if t, ok := cfg.Tools[name]; ok {
+			tools = append(tools, t)
+		}
+	}
+	return tools
+}
+
+// boundCommand keeps what people need to recognise a command.
+func boundCommand(argv []string) []string {
+	const maxArgs, maxLength = 32, 256
+	out := make([]string, 0, min(len(argv), maxArgs))
+	for _, a := range argv[:min(len(argv), maxArgs)] {
+		out = append(out, a[:min(len(a), maxLength)])
+	}
+	return out
+}
+
+// govern puts everything in force that governs a run, before its first process
+// exists. If anything fails, nothing is left behind.
+func (n *node) govern(ctx context.Context, run *workload.Run) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.release(run))
+		}
+	}()
+	if err := n.kernel.AddRun(run.CgroupID, run.Mode == decision.ModeObserve); err != nil {
+		return err
+	}
+	if err := n.runs.Add(run); err != nil {
+		return err
+	}
+	plan, err := n.egress.Apply(ctx, run)
+	if err != nil {
+		return fmt.Errorf("put the rules of the run into force: %w", err)
+	}
+	for _, r := range plan.Refused {
+		n.Log.Warn("policy left a rule out", "run", run.ID, "rule", r.Rule.Pos.String(), "decision", r.DecisionID)
+	}
+	return n.log.Append(ctx, aboutRun(audit.Event{
+		Kind: audit.KindRunStart, RuleSet: plan.Rules.ID, PolicyRevision: n.policy.Load().Revision(),
+		Process: &audit.Process{Command: run.Command, UID: run.Actor.StartedBy.UID},
+	}, run), decision.Durable)
+}
+
+// release takes everything away that govern has put in force.
+func (n *node) release(run *workload.Run) error {
+	n.broker.Revoke(run.ID)
+	n.gateway.Revoke(run.ID)
+	errs := []error{n.approvals.CancelRun(context.Background(), run.ID)}
+	n.runs.Remove(run.ID)
+	n.egress.Remove(run.CgroupID)
+	n.history.Forget(run.CgroupID)
+	n.denials.forget(run.CgroupID)
+	errs = append(errs, n.kernel.RemoveRun(run.CgroupID), workload.Remove(run.CgroupPath))
+	return errors.Join(errs...)
+}
+
+// plan says how the launcher has to make the run.
+func (n *node) plan(cfg *config.Config, run *workload.Run) launch.Plan {
+	return launch.Plan{
+		Run: run.ID, Cgroup: run.CgroupPath, Pass: run.Agent.Environment.Pass,
+		Set: map[string]string{
+			"VARVEL_RUN_ID": run.ID, "VARVEL_AGENT": run.Agent.Name, "VARVEL_ENDPOINT": launch.EndpointURL,
+		},
+		Files: launch.Files{
+			Hide:     []string{absolute(cfg.Dir), cfg.Node.StateDir, cfg.Node.RunDir, cfg.Node.BPFFS},
+			DenyRead: trees(run.Agent.Files.DenyRead), ReadOnly: trees(run.Agent.Files.ReadOnly),
+		},
+	}
+}
+
+// trees turns DIR/** into DIR: the launcher takes a directory with all below.
+func trees(paths []string) []string {
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		out[i] = strings.TrimSuffix(p, "/**")
+	}
+	return out
+}
+
+func absolute(dir string) string {
+	if a, err := filepath.Abs(dir); err == nil {
+		return a
+	}
+	return dir
+}
