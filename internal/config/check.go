@@ -45,8 +45,10 @@ func (l *loader) checkToolOverlap(a *Agent, i int, t *tool.Tool) {
 		if !ok {
 			continue
 		}
-		for _, h := range t.Hosts {
-			if other.HasHost(h.Name, h.Port) {
+		told := map[string]bool{} // one problem a name is enough
+		for _, h := range t.Reached() {
+			if !told[h.Name] && other.HasHost(h.Name, h.Port) {
+				told[h.Name] = true
 				l.problems.add(a.places.tools[i], "remove the host from one of them, or join their actions in one tool", "tools %q (%s) and %q (%s) of agent %q overlap: both have %s", other.Name, other.Pos, t.Name, t.Pos, a.Name, h)
 			}
 		}
@@ -57,8 +59,10 @@ func (l *loader) checkToolOverlap(a *Agent, i int, t *tool.Tool) {
 // actions.
 func (l *loader) checkRuleOverlap(a *Agent, t *tool.Tool) {
 	for _, rule := range a.Egress {
-		for _, h := range t.Hosts {
-			if rule.Name != "" && MatchName(rule.Name, h.Name) && hasPort(rule.Ports, h.Port) {
+		told := map[string]bool{}
+		for _, h := range t.Reached() {
+			if rule.Name != "" && !told[h.Name] && MatchName(rule.Name, h.Name) && hasPort(rule.Ports, h.Port) {
+				told[h.Name] = true
 				l.problems.add(rule.Pos, "remove the port or narrow the name in the rule, or remove the tool from the agent", "the rule for %q overlaps with tool %q (%s) of agent %q: both have %s", rule.Name, t.Name, t.Pos, a.Name, h)
 			}
 		}

@@ -83,7 +83,7 @@ func (x *exchange) find() bool {
 // vet brings the request into its one canonical form, or refuses it.
 func (x *exchange) vet() bool {
 	dialled := x.s.dst.Port()
-	t, refused := vet(x.r, x.name.Host, dialled, upstreamPort(x.tool, x.name.Host, dialled))
+	t, refused := vet(x.r, x.name.Host, dialled, x.tool.UpstreamPort(x.name.Host, dialled))
 	if refused != nil {
 		x.refuse(refused)
 		return false
@@ -96,16 +96,6 @@ func (x *exchange) vet() bool {
 	}
 	x.action, _ = x.tool.Match(t.method, t.path)
 	return true
-}
-
-// upstreamPort is the port at the upstream for the port that was dialled. They
-// are equal, except that a client of a TLS upstream may use port 80, the
-// default of plain HTTP, and gets 443.
-func upstreamPort(t *tool.Tool, host string, dialled uint16) uint16 {
-	if dialled == 80 && t.Upstream != tool.UpstreamPlain && !t.HasHost(host, 80) && t.HasHost(host, 443) {
-		return 443
-	}
-	return dialled
 }
 
 // attachOf returns how the gateway attaches the tool's token, or nil.

@@ -7,6 +7,7 @@ package tool
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -114,12 +115,38 @@ type HTTP struct {
 	Path    Template `json:"path"`
 }
 
-// HasHost reports whether the tool is reached at name and port.
-func (t *Tool) HasHost(name string, port uint16) bool {
+// Ports of the two schemes of HTTP (RFC 9110, sections 4.2.1 and 4.2.2).
+const (
+	portHTTP  = 80
+	portHTTPS = 443
+)
+
+// Reached returns the hosts and ports at which programs reach the tool: those of
+// its definition, and port 80 of a host that the gateway upgrades to TLS at 443,
+// so that http://HOST/ works.
+func (t *Tool) Reached() []Host {
+	if t.Client != ClientHTTP || t.Upstream != UpstreamTLS {
+		return t.Hosts
+	}
+	all := slices.Clone(t.Hosts)
 	for _, h := range t.Hosts {
-		if h.Name == name && h.Port == port {
-			return true
+		plain := Host{Name: h.Name, Port: portHTTP}
+		if h.Port == portHTTPS && !slices.Contains(all, plain) {
+			all = append(all, plain)
 		}
 	}
-	return false
+	return all
+}
+
+// HasHost reports whether the tool is reached at name and port.
+func (t *Tool) HasHost(name string, port uint16) bool {
+	return slices.Contains(t.Reached(), Host{Name: name, Port: port})
+}
+
+// UpstreamPort is the upstream's port for one at which the tool is reached.
+func (t *Tool) UpstreamPort(name string, port uint16) uint16 {
+	if port == portHTTP && !slices.Contains(t.Hosts, Host{Name: name, Port: portHTTP}) {
+		return portHTTPS
+	}
+	return port
 }

@@ -1,0 +1,128 @@
+package egress
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// Controller puts the plans of runs into force. It is safe for concurrent use;
+// calls about one run are made one after the other by their caller.
+type Controller struct {
+	options Options
+
+	mu   sync.RWMutex
+	runs map[uint64]*runState // by cgroup id
+}
+
+// Options are the parts of a Controller. All but Limits are required.
+type Options struct {
+	Datapath Datapath
+	Decider  Decider
+	Events   Events
+	Log      *slog.Logger
+	Limits   Limits
+}
+
+// NewController returns a controller without runs.
+func NewController(o Options) *Controller {
+	o.Limits = o.Limits.orDefaults()
+	return &Controller{options: o, runs: map[uint64]*runState{}}
+}
+
+// Apply plans a run and puts the plan into force: the rule set is loaded, its
+// event is durable, then the kernel is switched, then the names. It is called
+// before the first process of a run starts, and again with a new snapshot
+// after a reload. The plan that is returned says what policy left out.
+//
+// If there is a plan and an error, the plan is in force, but the kernel did not
+// take all ports of names that the run knows already. If there is no plan,
+// nothing has changed.
+func (c *Controller) Apply(ctx context.Context, run *workload.Run) (*Plan, error) {
+	plan, err := NewPlan(ctx, c.options.Decider, run)
+	if err != nil {
+		return nil, err
+	}
+	state, known := c.state(run.CgroupID)
+	if err := c.enforce(ctx, run, plan, state); err != nil {
+		return nil, err
+	}
+	if known {
+		return plan, state.replace(run, plan)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.runs[run.CgroupID] = newRunState(c.options.Datapath, run, plan, c.options.Limits)
+	return plan, nil
+}
+
+// enforce makes the kernel judge by the plan's rule set. state is nil for a
+// run that is new.
+func (c *Controller) enforce(ctx context.Context, run *workload.Run, plan *Plan, state *runState) error {
+	if err := c.options.Datapath.LoadRuleSet(plan.Rules); err != nil {
+		return fmt.Errorf("load the rule set of run %s: %w", run.Run.ID, err)
+	}
+	event := RuleSetEvent{
+		Run: run, ID: plan.Rules.ID, Entries: len(plan.Rules.Entries),
+		Names: plan.names.size(), Refused: plan.Refused,
+	}
+	if state != nil {
+		_, old := state.current()
+		event.Previous = old.Rules.ID
+	}
+	if err := c.options.Events.RuleSet(ctx, event); err != nil {
+		return fmt.Errorf("record the rule set of run %s, which is not used: %w", run.Run.ID, err)
+	}
+	if err := c.options.Datapath.UseRuleSet(run.CgroupID, plan.Rules.ID); err != nil {
+		return fmt.Errorf("use the rule set of run %s: %w", run.Run.ID, err)
+	}
+	return nil
+}
+
+// Remove forgets a run. What the kernel holds of it is the kernel's to drop.
+func (c *Controller) Remove(cgroupID uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.runs, cgroupID)
+}
+
+// Lookup returns the name that dst stands for in a run, and by what the run may
+// reach it. It reports false if dst is no synthetic address of the run, or its
+// port is not granted by the plan in force.
+func (c *Controller) Lookup(cgroupID uint64, dst netip.AddrPort) (Name, bool) {
+	state, ok := c.state(cgroupID)
+	if !ok {
+		return Name{}, false
+	}
+	return state.lookup(dst)
+}
+
+// Plan returns the plan in force for a run.
+func (c *Controller) Plan(cgroupID uint64) (*Plan, bool) {
+	state, ok := c.state(cgroupID)
+	if !ok {
+		return nil, false
+	}
+	_, plan := state.current()
+	return plan, true
+}
+
+// Stats returns what the DNS server has counted for a run.
+func (c *Controller) Stats(cgroupID uint64) (Stats, bool) {
+	state, ok := c.state(cgroupID)
+	if !ok {
+		return Stats{}, false
+	}
+	return state.count.snapshot(), true
+}
+
+func (c *Controller) state(cgroupID uint64) (*runState, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	state, ok := c.runs[cgroupID]
+	return state, ok
+}

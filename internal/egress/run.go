@@ -1,0 +1,161 @@
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/time/rate"
+
+	"github.com/varvel/varvel/internal/ruleset"
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// errNotListed means that the plan has no grant for a name.
+var errNotListed = errors.New("the name is not listed")
+
+// runState is what egress holds of one live run.
+type runState struct {
+	datapath    Datapath
+	queries     *rate.Limiter
+	events      *rate.Limiter
+	connections chan struct{} // one token for each open TCP connection
+	tasks       chan struct{} // one token for each datagram that is answered by a task
+	count       counters
+	skipped     atomic.Uint64 // questions without an event since the last event
+
+	// mu guards everything below. It is held while the kernel is told, so that
+	// two answers for one name never race; only this run waits for that.
+	mu      sync.RWMutex
+	run     *workload.Run
+	plan    *Plan
+	alloc   *allocator
+	allowed map[string]struct{} // hosts whose addresses the kernel knows under this plan
+}
+
+func newRunState(dp Datapath, run *workload.Run, plan *Plan, l Limits) *runState {
+	s := &runState{
+		datapath:    dp,
+		queries:     rate.NewLimiter(rate.Limit(l.Queries), l.QueryBurst),
+		events:      rate.NewLimiter(rate.Limit(l.Events), l.EventBurst),
+		connections: make(chan struct{}, l.Connections),
+		tasks:       make(chan struct{}, l.Tasks),
+		run:         run, plan: plan, alloc: newAllocator(run.Run.ID, l.Names),
+		allowed: map[string]struct{}{},
+	}
+	s.reserve()
+	return s
+}
+
+// reserve gives exact names their addresses before anybody asks, in an order
+// that is always the same. So a daemon that starts again knows them, although
+// programs may not ask again. Half of the quota is left for wildcards.
+func (s *runState) reserve() {
+	hosts := slices.Sorted(maps.Keys(s.plan.names.exact))
+	for _, host := range hosts[:min(len(hosts), s.alloc.quota/2)] {
+		if _, err := s.alloc.get(host); err != nil {
+			return // the quota is used up; asking for the name says so
+		}
+	}
+}
+
+// current returns the run's snapshot and plan.
+func (s *runState) current() (*workload.Run, *Plan) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.run, s.plan
+}
+
+// addresses returns the synthetic addresses of a canonical host, after the
+// kernel has been told of them. Returns errNotListed if the plan has no grant.
+func (s *runState) addresses(host string) (pair, error) {
+	if p, ok := s.known(host); ok {
+		return p, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	grants := s.plan.names.grants(host)
+	if len(grants) == 0 {
+		return pair{}, errNotListed
+	}
+	p, err := s.alloc.get(host)
+	if err != nil {
+		return pair{}, err
+	}
+	if err := s.tell(p, singlePorts(grants)); err != nil {
+		return pair{}, err
+	}
+	s.allowed[host] = struct{}{}
+	return p, nil
+}
+
+func (s *runState) known(host string) (pair, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if _, ok := s.allowed[host]; !ok {
+		return pair{}, false
+	}
+	p, ok := s.alloc.byHost[host]
+	return p, ok
+}
+
+// tell gives the kernel the ports of a name's addresses.
+func (s *runState) tell(p pair, ports []ruleset.PortRange) error {
+	if len(ports) > MaxPorts {
+		return fmt.Errorf("the rules of the name add up to %d ports, and a name may have %d", len(ports), MaxPorts)
+	}
+	for _, addr := range []netip.Addr{p.v4, p.v6} {
+		if err := s.datapath.AllowName(s.run.CgroupID, addr, ports); err != nil {
+			return fmt.Errorf("allow the address of a name: %w", err)
+		}
+	}
+	return nil
+}
+
+// replace puts a new plan into force. Of names that the kernel knows
+// already it is told the ports that are new. A name whose ports it does not
+// take has no address until it does, when it is asked for the next time.
+func (s *runState) replace(run *workload.Run, plan *Plan) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	told := s.allowed
+	s.run, s.plan, s.allowed = run, plan, map[string]struct{}{}
+	s.reserve()
+	var errs []error
+	for host := range told {
+		grants := plan.names.grants(host)
+		if len(grants) == 0 {
+			continue
+		}
+		if err := s.tell(s.alloc.byHost[host], singlePorts(grants)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", host, err))
+			continue
+		}
+		s.allowed[host] = struct{}{}
+	}
+	return errors.Join(errs...)
+}
+
+// host returns the canonical host that a synthetic address of the run stands
+// for, listed or not.
+func (s *runState) host(addr netip.Addr) (string, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	host, ok := s.alloc.byAddr[addr]
+	return host, ok
+}
+
+// lookup returns the name that a destination stands for.
+func (s *runState) lookup(dst netip.AddrPort) (Name, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	host, ok := s.alloc.byAddr[dst.Addr().Unmap()]
+	if !ok {
+		return Name{}, false
+	}
+	return s.plan.names.at(host, dst.Port())
+}
