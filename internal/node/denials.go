@@ -48,11 +48,13 @@ func (n *node) kernelDenials() map[string]uint64 {
 		out[reason] = count
 	}
 	n.totals.mu.Unlock()
+	live := n.lingering.counters()
 	for _, run := range n.runs.All() {
-		c, err := n.kernel.Counters(run.CgroupID)
-		if err != nil {
-			continue
+		if c, err := n.kernel.Counters(run.CgroupID); err == nil {
+			live = append(live, c)
 		}
+	}
+	for _, c := range live {
 		for reason, count := range c.Refused {
 			out[reason] += count
 		}

@@ -72,6 +72,8 @@ func (n *node) openKernel(context.Context) (err error) {
 		return kernel.Unpin(n.pins())
 	})
 	n.denials = newDenials(n)
+	n.lingering = &lingering{kernel: n.kernel, ended: n.totals.add}
+	n.addTask("ended runs", n.lingering.run)
 	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })
 	n.addTask("kernel losses", n.watchLosses)
 	return nil

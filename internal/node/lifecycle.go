@@ -38,7 +38,6 @@ func (h *runHandle) Ended() {
 	if err != nil {
 		h.n.Log.Error("the counters of a run could not be read", "run", h.run.ID, "error", err)
 	}
-	h.n.totals.add(counters)
 	if err := h.n.release(h.run); err != nil {
 		h.n.Log.Error("a run could not be cleared up", "run", h.run.ID, "error", err)
 	}

@@ -68,6 +68,7 @@ type node struct {
 	endpoint  *endpoint.Endpoint
 	gateway   *gateway.Gateway
 	denials   *denials
+	lingering *lingering
 
 	doors []net.Listener
 	undo  []func() error // in order of making

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/config"
 	"github.com/varvel/varvel/internal/decision"
@@ -66,6 +68,19 @@ func (s starter) authorise(peer launch.Peer, agent *config.Agent) error {
 		if !same {
 			return launch.Refuse("this process has another %s namespace than varveld, and this version of Varvel starts runs in the daemon's only; call varvel from outside the container or namespace", ns)
 		}
+	}
+	return stillThere(peer)
+}
+
+// stillThere makes sure that the process that was looked at is the one that
+// connected: had it ended, its number could be another's by now.
+func stillThere(peer launch.Peer) error {
+	if peer.Pidfd < 0 {
+		return nil // Linux before 6.5 has no handle to ask
+	}
+	fds := []unix.PollFd{{Fd: int32(peer.Pidfd), Events: unix.POLLIN}} // readable: it has ended (pidfd_open(2))
+	if n, err := unix.Poll(fds, 0); err != nil || n != 0 {
+		return launch.Refuse("the process that asked for the run has ended")
 	}
 	return nil
 }
@@ -170,8 +185,8 @@ func (n *node) release(run *workload.Run) error {
 	n.egress.Remove(run.CgroupID)
 	n.history.Forget(run.CgroupID)
 	n.denials.forget(run.CgroupID)
-	errs = append(errs, n.kernel.RemoveRun(run.CgroupID), workload.Remove(run.CgroupPath))
-	return errors.Join(errs...)
+	errs = append(errs, n.kernel.ForgetNames(run.CgroupID), n.lingering.add(run.CgroupID, time.Now()))
+	return errors.Join(append(errs, workload.Remove(run.CgroupPath))...)
 }
 
 // plan says how the launcher has to make the run.
