@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
@@ -21,33 +20,9 @@ const (
 	denialBurst      = 500
 )
 
-// totals are counts since the daemon's start, over all runs.
-type totals struct {
-	mu     sync.Mutex
-	denied map[string]uint64 // by reason, of runs that have ended
-	lost   atomic.Uint64
-}
-
-// add counts what a run that ends was refused.
-func (t *totals) add(c kernel.Counters) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.denied == nil {
-		t.denied = map[string]uint64{}
-	}
-	for reason, n := range c.Refused {
-		t.denied[reason] += n
-	}
-}
-
 // kernelDenials is what the kernel has refused since the start, by reason.
 func (n *node) kernelDenials() map[string]uint64 {
-	n.totals.mu.Lock()
-	out := make(map[string]uint64, len(n.totals.denied))
-	for reason, count := range n.totals.denied {
-		out[reason] = count
-	}
-	n.totals.mu.Unlock()
+	out := n.totals.denials()
 	live := n.lingering.counters()
 	for _, run := range n.runs.All() {
 		if c, err := n.kernel.Counters(run.CgroupID); err == nil {

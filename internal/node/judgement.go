@@ -51,9 +51,9 @@ func (n *node) openAudit(context.Context) (err error) {
 func (n *node) watchAudit(ctx context.Context) error {
 	for {
 		if err := n.log.Health(); err != nil {
-			n.health.Set(health.AuditBroken, err.Error())
+			n.degraded(health.AuditBroken, err.Error())
 		} else {
-			n.health.Clear(health.AuditBroken)
+			n.well(health.AuditBroken)
 		}
 		select {
 		case <-ctx.Done():
@@ -140,6 +140,6 @@ func (l liveRuns) Current(runID, name string) (policyRevision, toolRevision stri
 func (n *node) record(ctx context.Context, e *audit.Event, p decision.Promise) {
 	if err := n.log.Append(context.WithoutCancel(ctx), e, p); err != nil {
 		n.Log.Error("an event was not recorded", "kind", e.Kind, "run", e.Run, "error", err)
-		n.health.Set(health.EventsLost, err.Error())
+		n.health.Set(health.EventsLost, err.Error()) // not degraded: that would record again
 	}
 }

@@ -120,29 +120,53 @@ func exitOf(e kernel.Event) *audit.Process {
 	return p
 }
 
+// calm is how long no event may be lost before the node counts as well again.
+const calm = 10 * time.Minute
+
 // watchLosses turns events that found the ring full into events and health.
 func (n *node) watchLosses(ctx context.Context) error {
 	seen := map[string]uint64{}
+	var last time.Time
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(time.Second):
-		}
-		for _, run := range n.runs.All() {
-			c, err := n.kernel.Counters(run.CgroupID)
-			if err != nil || c.Lost == seen[run.ID] {
-				continue
+		case now := <-tick.C:
+			if n.countLosses(ctx, seen) {
+				last = now
+			} else if !last.IsZero() && now.Sub(last) > calm {
+				n.well(health.EventsLost)
+				last = time.Time{}
 			}
-			n.reportLoss(ctx, run, c.Lost-seen[run.ID])
-			seen[run.ID] = c.Lost
 		}
 	}
 }
 
+// countLosses reports what was lost since seen, and brings seen up to date.
+func (n *node) countLosses(ctx context.Context, seen map[string]uint64) (lost bool) {
+	live := map[string]bool{}
+	for _, run := range n.runs.All() {
+		live[run.ID] = true
+		c, err := n.kernel.Counters(run.CgroupID)
+		if err != nil || c.Lost == seen[run.ID] {
+			continue
+		}
+		n.reportLoss(ctx, run, c.Lost-seen[run.ID])
+		seen[run.ID], lost = c.Lost, true
+	}
+	for id := range seen {
+		if !live[id] {
+			delete(seen, id)
+		}
+	}
+	return lost
+}
+
 func (n *node) reportLoss(ctx context.Context, run *workload.Run, lost uint64) {
 	n.totals.lost.Add(lost)
-	n.health.Set(health.EventsLost, fmt.Sprintf("%d events of %s found the ring full", lost, run.ID))
+	n.degraded(health.EventsLost, fmt.Sprintf("%d events of %s found the ring full", lost, run.ID))
 	n.record(ctx, aboutRun(audit.Event{
 		Kind: audit.KindLoss, Component: "kernel", Count: lost,
 		Message: "The details of these events are lost. What they report was counted, and what was refused stayed refused.",

@@ -27,7 +27,7 @@ func (n *node) openLaunch(context.Context) error {
 	n.onStop(closeOnce(l))
 	features := launch.Probe()
 	if len(features.Missing) > 0 {
-		n.health.Set(health.ConfinementPartly, "this kernel lacks: "+strings.Join(features.Missing, ", "))
+		n.degraded(health.ConfinementPartly, "this kernel lacks: "+strings.Join(features.Missing, ", "))
 	}
 	server := &launch.Server{Starter: starter{n}, Log: n.Log}
 	n.addTask("launcher", func(ctx context.Context) error { return server.Serve(ctx, l) })
@@ -42,9 +42,7 @@ func (n *node) openAdmin(context.Context) error {
 		return err
 	}
 	n.onStop(closeOnce(l))
-	if unknown := admin.UnknownPrincipals(n.Config()); len(unknown) > 0 {
-		n.health.Set(health.RoleUnknown, strings.Join(unknown, ", "))
-	}
+	n.checkRoles()
 	server, err := admin.New(admin.Options{
 		Node:    admin.Node{Version: n.Version, ID: n.id, Boot: n.boot, Started: n.started},
 		Configs: n, Runs: n.runs, PeerRuns: peerRuns{n}, Approvals: n.approvals, Voter: n.approvals, Audit: n.log,
@@ -57,6 +55,15 @@ func (n *node) openAdmin(context.Context) error {
 	}
 	n.addTask("admin API", func(ctx context.Context) error { return server.Serve(ctx, l) })
 	return nil
+}
+
+// checkRoles tells of users and groups that this node does not know.
+func (n *node) checkRoles() {
+	if unknown := admin.UnknownPrincipals(n.Config()); len(unknown) > 0 {
+		n.degraded(health.RoleUnknown, strings.Join(unknown, ", "))
+		return
+	}
+	n.well(health.RoleUnknown)
 }
 
 // peerRuns says whether a process is in a run, by its cgroup.
@@ -126,18 +133,13 @@ func (n *node) sources() metrics.Sources {
 	}
 }
 
-// dnsQuestions sums what the name server has counted, over the live runs.
+// dnsQuestions is what the name server has counted since the start, by result.
 func (n *node) dnsQuestions() map[string]uint64 {
-	out := map[string]uint64{"unknown-peer": n.dns.UnknownPeers()}
+	out := n.totals.questions()
+	out["unknown-peer"] = n.dns.UnknownPeers()
 	for _, run := range n.runs.All() {
 		if s, ok := n.egress.Stats(run.CgroupID); ok {
-			out["answered"] += s.Answered
-			out["empty"] += s.Empty
-			out["denied"] += s.Denied
-			out["failed"] += s.Failed
-			out["malformed"] += s.Malformed
-			out["limited"] += s.Limited
-			out["observed"] += s.Observed
+			addQuestions(out, s)
 		}
 	}
 	return out

@@ -74,11 +74,12 @@ func (n *node) Reload(ctx context.Context) (api.Reload, error) {
 		return api.Reload{}, err
 	}
 	n.metrics.ConfigOK(true)
-	n.health.Clear(health.ConfigInvalid)
-	n.health.Clear(health.PolicyInvalid)
+	n.well(health.ConfigInvalid)
+	n.well(health.PolicyInvalid)
 	n.policy.Store(engine)
 	n.cfg.Store(cfg)
 	n.broker.Flush()
+	n.checkRoles()
 	out := api.Reload{PolicyRevision: engine.Revision(), Agents: len(cfg.Agents), Tools: len(cfg.Tools)}
 	for _, run := range n.runs.All() {
 		if n.reapply(ctx, cfg, run) {
@@ -96,17 +97,17 @@ func (n *node) Reload(ctx context.Context) (api.Reload, error) {
 func (n *node) readConfig() (*config.Config, *policy.Engine, error) {
 	cfg, err := config.Load(n.Options.ConfigDir)
 	if err != nil {
-		n.health.Set(health.ConfigInvalid, err.Error())
+		n.degraded(health.ConfigInvalid, err.Error())
 		return nil, nil, err
 	}
 	if what := needsRestart(n.Config().Node, cfg.Node); what != "" {
 		err := fmt.Errorf("%s has changed: %w", what, errRestart)
-		n.health.Set(health.ConfigInvalid, err.Error())
+		n.degraded(health.ConfigInvalid, err.Error())
 		return nil, nil, err
 	}
 	engine, err := policy.New(policy.Config{Dirs: cfg.Node.Policy.Dirs, Log: n.Log})
 	if err != nil {
-		n.health.Set(health.PolicyInvalid, err.Error())
+		n.degraded(health.PolicyInvalid, err.Error())
 		return nil, nil, err
 	}
 	return cfg, engine, nil
@@ -146,10 +147,10 @@ func (n *node) reapply(ctx context.Context, cfg *config.Config, run *workload.Ru
 		return false
 	}
 	if _, err := n.egress.Apply(ctx, &next); err != nil {
-		n.health.Set(health.RuleSetFailed, fmt.Sprintf("%s: %v", run.ID, err))
+		n.degraded(health.RuleSetFailed, fmt.Sprintf("%s: %v", run.ID, err))
 		n.Log.Error("a live run keeps its old rules", "run", run.ID, "error", err)
 		return false
 	}
-	n.health.Clear(health.RuleSetFailed)
+	n.well(health.RuleSetFailed)
 	return true
 }

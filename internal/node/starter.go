@@ -182,6 +182,9 @@ func (n *node) release(run *workload.Run) error {
 	n.gateway.Revoke(run.ID)
 	errs := []error{n.approvals.CancelRun(context.Background(), run.ID)}
 	n.runs.Remove(run.ID)
+	if s, ok := n.egress.Stats(run.CgroupID); ok {
+		n.totals.addQuestions(s)
+	}
 	n.egress.Remove(run.CgroupID)
 	n.history.Forget(run.CgroupID)
 	n.denials.forget(run.CgroupID)

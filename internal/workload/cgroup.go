@@ -246,6 +246,9 @@ func (c *Cgroups) RunOf(pid int) (string, error) {
 	}
 	for line := range strings.Lines(string(raw)) {
 		if rel, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			if strings.HasPrefix(rel, "/..") {
+				return "", fmt.Errorf("process %d is in a cgroup outside of what varveld sees", pid)
+			}
 			return c.runIn(filepath.Join(c.Root, rel)), nil
 		}
 	}
