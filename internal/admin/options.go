@@ -96,6 +96,9 @@ type Options struct {
 	PolicyRevision func() string        // optional
 	Leases         func() []api.Lease   // optional
 	Controls       func() []api.Control // optional
+	// Ended finds a run that has ended lately, so that people can still ask why
+	// it was refused something; optional.
+	Ended func(id string) (*workload.Run, bool)
 	// Refused is told each refusal of a request, by its code; optional.
 	Refused func(code string)
 }

@@ -5,10 +5,11 @@ import (
 
 	"github.com/varvel/varvel/internal/admin/api"
 	"github.com/varvel/varvel/internal/admin/explain"
+	"github.com/varvel/varvel/internal/workload"
 )
 
 func (s *Server) why(r *request) (any, error) {
-	run, err := s.findRun(r, r.query.Get("run"))
+	run, ended, err := s.findAnyRun(r, r.query.Get("run"))
 	if err != nil {
 		return nil, err
 	}
@@ -16,7 +17,25 @@ func (s *Server) why(r *request) (any, error) {
 	if err != nil {
 		return nil, badRequest("The destination cannot be read: " + err.Error() + ".")
 	}
-	return s.opts.Explainer.Explain(run, to), nil
+	why := s.opts.Explainer.Explain(run, to)
+	if ended {
+		why.Notes = append(why.Notes, "The run has ended; this is what its agent's configuration says now.")
+	}
+	return why, nil
+}
+
+// findAnyRun is findRun, and finds a run that has ended lately, too: refusals are
+// asked about when the command is over.
+func (s *Server) findAnyRun(r *request, id string) (run *workload.Run, ended bool, err error) {
+	run, err = s.findRun(r, id)
+	if err == nil || s.opts.Ended == nil {
+		return run, false, err
+	}
+	gone, ok := s.opts.Ended(id)
+	if !ok || !r.who.sees(gone.Actor.StartedBy) {
+		return nil, false, err
+	}
+	return gone, true, nil
 }
 
 func (s *Server) reload(r *request) (any, error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/varvel/varvel/internal/admin/socket"
 	"github.com/varvel/varvel/internal/approval"
 	"github.com/varvel/varvel/internal/launch"
+	"github.com/varvel/varvel/internal/workload"
 )
 
 // openLaunch listens for those who start runs.
@@ -48,13 +49,26 @@ func (n *node) openAdmin(context.Context) error {
 		Configs: n, Runs: n.runs, PeerRuns: peerRuns{n}, Approvals: n.approvals, Voter: n.approvals, Audit: n.log,
 		Explainer: explain.New(n.egress, n), Reloader: n, Health: n.health, Log: n.Log,
 		AuditSeq: n.log.Head, PolicyRevision: func() string { return n.policy.Load().Revision() },
-		Leases: n.leases, Controls: controls, Refused: n.metrics.AdminRefused,
+		Leases: n.leases, Controls: controls, Ended: n.endedRun, Refused: n.metrics.AdminRefused,
 	})
 	if err != nil {
 		return err
 	}
 	n.addTask("admin API", func(ctx context.Context) error { return server.Serve(ctx, l) })
 	return nil
+}
+
+// endedRun returns a run that has ended, with its agent as it is configured now.
+func (n *node) endedRun(id string) (*workload.Run, bool) {
+	run, ok := n.runs.Ended(id)
+	if !ok {
+		return nil, false
+	}
+	now := *run
+	if agent, ok := n.Config().Agents[run.Run.Agent]; ok {
+		now.Agent, now.Tools = agent, toolsOf(n.Config(), agent)
+	}
+	return &now, true
 }
 
 // checkRoles tells of users and groups that this node does not know.

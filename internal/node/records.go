@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/varvel/varvel/internal/approval"
 	"github.com/varvel/varvel/internal/audit"
@@ -127,12 +128,13 @@ func (g egressEvents) RuleSet(ctx context.Context, e egress.RuleSetEvent) error 
 func (g egressEvents) Name(ctx context.Context, e egress.NameEvent) error {
 	g.n.metrics.Denied(e.Reason.Rule, 1)
 	g.n.history.Add(e.Run.CgroupID, endpoint.Refusal{
-		Time: g.n.now(), Target: e.Name, Rule: e.Reason.Rule, Text: e.Reason.Text, Count: 1,
+		Time: g.n.now(), Target: strings.TrimSuffix(e.Name, "."), Rule: e.Reason.Rule, Text: e.Reason.Text, Count: 1,
 	})
 	return g.n.log.Append(context.WithoutCancel(ctx), aboutRun(audit.Event{
 		Kind: audit.KindDNS, Effect: e.Effect, Would: e.Would, Reasons: []decision.Reason{e.Reason},
-		DNS: &audit.DNS{Name: e.Name, Type: e.Type, Code: e.Code}, Target: &audit.Target{Name: e.Name},
-		Count: e.Unrecorded + 1,
+		DNS:    &audit.DNS{Name: e.Name, Type: e.Type, Code: e.Code},
+		Target: &audit.Target{Name: strings.TrimSuffix(e.Name, ".")},
+		Count:  e.Unrecorded + 1,
 	}, e.Run), decision.Appended)
 }
 

@@ -44,10 +44,14 @@ func (r *Run) Tool(name string) (*tool.Tool, bool) {
 
 // Registry holds the live runs of this node. It is safe for concurrent use.
 type Registry struct {
-	mu       sync.RWMutex
+	mu       sync.RWMutex // guards what is below
 	byCgroup map[uint64]*Run
 	byID     map[string]*Run
+	ended    []*Run // the latest last, at most maxEnded
 }
+
+// maxEnded is how many ended runs are remembered.
+const maxEnded = 512
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry {
@@ -81,14 +85,33 @@ func (g *Registry) Replace(r *Run) bool {
 	return true
 }
 
-// Remove forgets a run.
+// Remove ends a run. It is no longer found but by Ended.
 func (g *Registry) Remove(id string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if r, ok := g.byID[id]; ok {
-		delete(g.byID, id)
-		delete(g.byCgroup, r.CgroupID)
+	r, ok := g.byID[id]
+	if !ok {
+		return
 	}
+	delete(g.byID, id)
+	delete(g.byCgroup, r.CgroupID)
+	if len(g.ended) == maxEnded {
+		g.ended = append(g.ended[:0], g.ended[1:]...)
+	}
+	g.ended = append(g.ended, r)
+}
+
+// Ended returns a run that has ended, as it was then. Only the latest ones are
+// remembered.
+func (g *Registry) Ended(id string) (*Run, bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for i := len(g.ended) - 1; i >= 0; i-- {
+		if g.ended[i].ID == id {
+			return g.ended[i], true
+		}
+	}
+	return nil, false
 }
 
 // ByCgroup returns the run that lives in the cgroup with that id.

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/varvel/varvel/internal/decision"
@@ -34,6 +35,26 @@ func TestRegistry(t *testing.T) {
 	g.Remove("run_a")
 	if _, ok := g.ByCgroup(1); ok {
 		t.Error("a removed run is still found by its cgroup")
+	}
+	if got, ok := g.Ended("run_a"); !ok || got != a {
+		t.Errorf("the ended run is %v", got)
+	}
+	if _, ok := g.Ended("run_b"); ok {
+		t.Error("a live run has ended")
+	}
+}
+
+func TestFewEndedRunsAreRemembered(t *testing.T) {
+	g := NewRegistry()
+	for i := range 2 * maxEnded {
+		id := fmt.Sprintf("run_%d", i)
+		if err := g.Add(run(id, uint64(i))); err != nil {
+			t.Fatal(err)
+		}
+		g.Remove(id)
+	}
+	if _, ok := g.Ended("run_0"); ok || len(g.ended) != maxEnded {
+		t.Errorf("%d are remembered", len(g.ended))
 	}
 }
 
