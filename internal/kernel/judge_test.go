@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -17,8 +18,9 @@ func ports(first, last uint16) []ruleset.PortRange {
 }
 
 // allow gives a run a rule set of one port set and some prefixes.
-func (e *testEnv) allow(t testing.TB, run uint64, id string, set []ruleset.PortRange, prefixes ...string) {
+func (e *testEnv) allow(t testing.TB, run uint64, set []ruleset.PortRange, prefixes ...string) {
 	t.Helper()
+	id := fmt.Sprint(set, prefixes) // equal content, equal id
 	rs := &ruleset.RuleSet{ID: id, PortSets: [][]ruleset.PortRange{set}}
 	for _, p := range prefixes {
 		rs.Entries = append(rs.Entries, ruleset.Entry{Prefix: netip.MustParsePrefix(p)})
@@ -111,7 +113,7 @@ func (e *testEnv) checkDestination(t *testing.T, d destination, action, cgroup s
 	network, address := d.target(r)
 	port := netip.MustParseAddrPort(r.addr).Port()
 
-	e.allow(t, run, d.name+" other port", ports(port+1, port+1), "192.0.2.0/24", "2001:db8::/32")
+	e.allow(t, run, ports(port+1, port+1), "192.0.2.0/24", "2001:db8::/32")
 	if got := in(t, cgroup, action, network, address); got != "EPERM" {
 		t.Errorf("%s %s unlisted: got %q, want EPERM", d.name, action, got)
 	}
@@ -126,7 +128,7 @@ func (e *testEnv) checkDestination(t *testing.T, d destination, action, cgroup s
 	if got := in(t, "", action, network, address); !strings.HasPrefix(got, "ok") {
 		t.Errorf("%s %s control, unconfined: %q", d.name, action, got)
 	}
-	e.allow(t, run, d.name+" listed", ports(port, port), "192.0.2.1/32", "2001:db8::/64")
+	e.allow(t, run, ports(port, port), "192.0.2.1/32", "2001:db8::/64")
 	if got := in(t, cgroup, action, network, address); !strings.HasPrefix(got, "ok") {
 		t.Errorf("%s %s listed: %q", d.name, action, got)
 	}
@@ -177,17 +179,17 @@ func TestRuleChangeReachesLiveConnections(t *testing.T) {
 	cgroup, run := e.newRun(t, "run_c", false)
 	r := receive(t, "tcp4", "192.0.2.1:0")
 	port := netip.MustParseAddrPort(r.addr).Port()
-	e.allow(t, run, "listed", ports(port, port), "192.0.2.1/32")
+	e.allow(t, run, ports(port, port), "192.0.2.1/32")
 	talker := start(t, cgroup, "talk", r.addr)
 	talker.say(t, "one")
 	waitFor(t, "the first line", func() bool { return r.received.Load() == 4 })
 
-	e.allow(t, run, "other", ports(port, port), "198.51.100.1/32")
+	e.allow(t, run, ports(port, port), "198.51.100.1/32")
 	talker.say(t, "two")
 	if r.settle(); r.received.Load() != 4 {
 		t.Errorf("%d bytes arrived; the second line went out under rules that deny it", r.received.Load())
 	}
-	e.allow(t, run, "listed", ports(port, port), "192.0.2.1/32")
+	e.allow(t, run, ports(port, port), "192.0.2.1/32")
 	waitFor(t, "the second line, when the rules allow it again", func() bool { return r.received.Load() == 8 })
 }
 
@@ -196,7 +198,7 @@ func TestRulesHoldWithoutTheDaemon(t *testing.T) {
 	cgroup, run := e.newRun(t, "run_d", false)
 	listed, unlisted := receive(t, "tcp4", "192.0.2.1:0"), receive(t, "tcp4", "192.0.2.1:0")
 	port := netip.MustParseAddrPort(listed.addr).Port()
-	e.allow(t, run, "listed", ports(port, port), "192.0.2.1/32")
+	e.allow(t, run, ports(port, port), "192.0.2.1/32")
 	// What the end of the process would do: every descriptor is closed. The
 	// pins remain.
 	for _, l := range e.links {
@@ -232,7 +234,7 @@ func TestReconnectedSocketIsJudgedAgain(t *testing.T) {
 	cgroup, run := e.newRun(t, "run_f", false)
 	listed, unlisted := receive(t, "udp4", "192.0.2.1:0"), receive(t, "udp4", "192.0.2.1:0")
 	port := netip.MustParseAddrPort(listed.addr).Port()
-	e.allow(t, run, "listed", ports(port, port), "192.0.2.1/32")
+	e.allow(t, run, ports(port, port), "192.0.2.1/32")
 	if got := in(t, "", "reconnect", listed.addr, unlisted.addr); got != "ok" {
 		t.Errorf("control: %q", got)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -16,12 +17,18 @@ var ErrUnknownRuleSet = errors.New("rule set is not loaded")
 // maxRuleSets is how many rule sets fit; index 0 means none (bpf/lib/abi.h).
 func (s *ruleSets) maxRuleSets() uint32 { return s.objects.maps["exact4"].MaxEntries() }
 
+// idleTime is how long a rule set without users stays loaded. One that has just
+// been loaded is about to get a user, and one that has just lost its last user
+// often gets another: runs of one agent share it.
+const idleTime = time.Minute
+
 // loadedSet is one rule set in the kernel.
 type loadedSet struct {
 	id    string
 	index uint32
 	users int
-	ports []string // keys of the port sets that it holds
+	idle  time.Time // since when there are no users
+	ports []string  // keys of the port sets that it holds
 }
 
 // ruleSets keeps account of what is loaded. Equal rule sets and equal port sets
@@ -42,14 +49,19 @@ func newRuleSets(o *objects) *ruleSets {
 
 // load puts a rule set into the kernel. If it fails, nothing of it stays.
 func (s *ruleSets) load(rs *ruleset.RuleSet) (err error) {
-	if _, ok := s.byID[rs.ID]; ok {
+	now := time.Now()
+	if set, ok := s.byID[rs.ID]; ok {
+		set.idle = now
 		return nil
+	}
+	if err := s.sweep(now); err != nil {
+		return err
 	}
 	index, err := s.freeIndex()
 	if err != nil {
 		return err
 	}
-	set := &loadedSet{id: rs.ID, index: index}
+	set := &loadedSet{id: rs.ID, index: index, idle: now}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.unload(set))
@@ -121,18 +133,26 @@ func (s *ruleSets) acquire(id string) (uint32, error) {
 	return set.index, nil
 }
 
-// release counts one user less and unloads what nobody uses.
-func (s *ruleSets) release(index uint32) error {
-	set, ok := s.byIndex[index]
-	if !ok {
-		return nil
+// release counts one user less.
+func (s *ruleSets) release(index uint32) {
+	if set, ok := s.byIndex[index]; ok {
+		set.users--
+		set.idle = time.Now()
 	}
-	if set.users--; set.users > 0 {
-		return nil
+}
+
+// sweep unloads what nobody has used for a while.
+func (s *ruleSets) sweep(now time.Time) error {
+	var errs []error
+	for index, set := range s.byIndex {
+		if set.users > 0 || now.Sub(set.idle) < idleTime {
+			continue
+		}
+		delete(s.byID, set.id)
+		delete(s.byIndex, index)
+		errs = append(errs, s.unload(set))
 	}
-	delete(s.byID, set.id)
-	delete(s.byIndex, index)
-	return s.unload(set)
+	return errors.Join(errs...)
 }
 
 // unload empties an index. The kernel lets a grace period pass in each delete,

@@ -49,8 +49,8 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 		errs = append(errs, absent(k.objects.maps["names"].Delete(&k.names[cgroupID][i])))
 	}
 	delete(k.names, cgroupID)
-	errs = append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration(), k.sets.release(r.Ruleset))
-	return errors.Join(errs...)
+	k.sets.release(r.Ruleset)
+	return errors.Join(append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration())...)
 }
 
 // LoadRuleSet makes a rule set ready for use. Loading one that is loaded does
@@ -63,7 +63,7 @@ func (k *Kernel) LoadRuleSet(rs *ruleset.RuleSet) error {
 
 // UseRuleSet gives a run another rule set, at once for every new connection, and
 // has its open ones judged anew at their next packet. A rule set that no run
-// uses any more is unloaded.
+// has used for a while is unloaded when another is loaded.
 func (k *Kernel) UseRuleSet(cgroupID uint64, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -78,10 +78,12 @@ func (k *Kernel) UseRuleSet(cgroupID uint64, id string) error {
 	old := r.Ruleset
 	r.Ruleset = index
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
-		return errors.Join(fmt.Errorf("switch the run's rule set: %w", err), k.sets.release(index))
+		k.sets.release(index)
+		return fmt.Errorf("switch the run's rule set: %w", err)
 	}
 	k.runs[cgroupID] = r
-	return errors.Join(k.bumpGeneration(), k.sets.release(old))
+	k.sets.release(old)
+	return k.bumpGeneration()
 }
 
 // AllowName lets a run connect to a synthetic address over TCP, at the given

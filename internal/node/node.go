@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -70,7 +69,6 @@ type node struct {
 	denials   *denials
 	lingering *lingering
 
-	doors []net.Listener
 	undo  []func() error // in order of making
 	tasks []task
 }

@@ -13,6 +13,8 @@ import (
 // bare is what an action costs with no policy at all: the call.
 type bare struct{}
 
+func (bare) Abandon(context.Context, string, string) error { return nil }
+
 func (bare) Evaluate(context.Context, decision.Request) (decision.Verdict, error) {
 	return decision.Verdict{Effect: decision.EffectAllow}, nil
 }

@@ -1,0 +1,3 @@
+#!/bin/sh
+# The daemon of a Varvel that governs nothing.
+exec sleep 600
