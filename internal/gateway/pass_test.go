@@ -98,7 +98,12 @@ func TestPassChecksServerName(t *testing.T) {
 		t.Errorf("reply is %q", reply)
 	}
 	_ = c.Close()
-	if e := h.events.wait(t, outcome); e.Sent == 0 || e.Received == 0 || e.Error != "" || e.Target.Address.String() != "127.0.0.1" || e.DecisionID == "" {
+	// The upstream has closed first, so the client's farewell may meet a reset.
+	e := h.events.wait(t, outcome)
+	if e.Error != "" && !strings.Contains(e.Error, "reset by peer") {
+		t.Errorf("outcome is %+v", e)
+	}
+	if e.Sent == 0 || e.Received == 0 || e.Target.Address.String() != "127.0.0.1" || e.DecisionID == "" {
 		t.Errorf("outcome is %+v", e)
 	}
 }

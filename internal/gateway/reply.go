@@ -39,8 +39,8 @@ func (x *exchange) denied() {
 	d := x.problem()
 	if x.decision.Effect == decision.EffectHold {
 		x.held(&d)
-	} else if passes(x.decision.Rule()) {
-		d.Status, d.Retry = http.StatusServiceUnavailable, true
+	} else if fault := lastReason(x.decision).Rule; passes(fault) {
+		d.Status, d.Retry, d.Reason = http.StatusServiceUnavailable, true, fault
 		d.Help = "This is a fault of the node, not of the request. Tell the operator, and try again later."
 	}
 	if x.decision.Effect == decision.EffectDeny && x.decision.ApprovalID != "" {

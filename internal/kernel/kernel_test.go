@@ -114,11 +114,10 @@ func (e *testEnv) newRun(t testing.TB, name string, observe bool) (path string, 
 	return path, id
 }
 
-// in runs this test binary again as a process of that cgroup; see TestMain.
+// in does something as a process of that cgroup, or of none; see testdata/act.
 func in(t testing.TB, cgroup, action string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), actionVar+"="+action)
+	cmd := exec.Command(actor(t), append([]string{action}, args...)...)
 	if cgroup != "" {
 		dir, err := os.Open(cgroup)
 		if err != nil {

@@ -26,8 +26,7 @@ func start(t testing.TB, cgroup, action string, args ...string) *process {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), actionVar+"="+action)
+	cmd := exec.Command(actor(t), append([]string{action}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -41,6 +41,10 @@ func (s starter) Begin(ctx context.Context, peer launch.Peer, r launch.StartRequ
 		return launch.Plan{}, nil, err
 	}
 	if err := s.n.govern(ctx, run); err != nil {
+		if unwell := s.n.log.Health(); unwell != nil {
+			s.n.Log.Error("the start of a run could not be recorded", "run", run.ID, "error", err)
+			return launch.Plan{}, nil, launch.Refuse("the start of a run cannot be recorded, so it does not happen: %v", unwell)
+		}
 		return launch.Plan{}, nil, err
 	}
 	return s.n.plan(cfg, run), &runHandle{n: s.n, run: run}, nil
