@@ -2,7 +2,10 @@ package launch
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,7 +154,9 @@ func TestCallerGone(t *testing.T) {
 // on until that process ends.
 func TestBackground(t *testing.T) {
 	b := newBench(t, Plan{})
+	b.starter.mu.Lock()
 	b.starter.notice = "two refusals\n\x1b[31mred"
+	b.starter.mu.Unlock()
 	fifo := filepath.Join(b.dir, "fifo")
 	if err := unix.Mkfifo(fifo, 0o666); err != nil {
 		t.Fatal(err)
@@ -173,6 +178,19 @@ func TestBackground(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
+	if trouble := <-b.starter.ended; trouble != "" {
+		t.Error(trouble)
+	}
+}
+
+// TestStoppedJob leaves a stopped job behind, which must not keep the run alive
+// for ever.
+func TestStoppedJob(t *testing.T) {
+	b := newBench(t, Plan{})
+	r := b.run(user1000(), "sh", "-c", `set -m; sleep 1000 >/dev/null 2>&1 & kill -STOP $!; until grep -q "State:.T" /proc/$!/status; do sleep 0.02; done; exit 4`)
+	if r.code != 4 {
+		t.Errorf("%+v", r)
+	}
 	if trouble := <-b.starter.ended; trouble != "" {
 		t.Error(trouble)
 	}
@@ -253,14 +271,94 @@ func TestRefused(t *testing.T) {
 	if r := b.run(c, "true"); r.code != CodeRefused || !strings.Contains(r.stderr, "working directory") {
 		t.Errorf("in a directory that the run does not have: %+v", r)
 	}
-	b.starter.refuse = Refuse("agent %q does not exist", "tester")
+	b.starter.refuseWith(Refuse("agent %q does not exist", "tester"))
 	if r := b.run(user1000(), "true"); r != (result{CodeRefused, "", "varvel: agent \"tester\" does not exist\n"}) {
 		t.Errorf("refused by the Starter: %+v", r)
 	}
-	b.starter.refuse = fmt.Errorf("internal matter")
+	b.starter.refuseWith(errors.New("internal matter"))
 	if r := b.run(user1000(), "true"); r.code != CodeRefused || strings.Contains(r.stderr, "internal") {
 		t.Errorf("failure of the Starter: %+v", r)
 	}
+}
+
+// TestSilentCaller connects and says nothing; Serve must end all the same.
+func TestSilentCaller(t *testing.T) {
+	b := newBench(t, Plan{})
+	c, err := net.Dial("unix", b.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b.run(user1000(), "true") // the connection before this one has been accepted
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(c); err != nil {
+		t.Errorf("the connection ends with %q, %v", rest, err)
+	}
+}
+
+// TestNoLeak counts the daemon's descriptors before and after serving runs of
+// each kind.
+func TestNoLeak(t *testing.T) {
+	serveEach(t) // what is opened once and kept
+	before := countFDs(t)
+	serveEach(t)
+	if after := countFDs(t); after != before {
+		t.Errorf("%d descriptors are open, %d before", after, before)
+	}
+}
+
+func serveEach(t *testing.T) {
+	t.Helper()
+	b := newBench(t, Plan{})
+	b.run(user1000(), "true")
+	b.run(user1000(), "no-such-command")
+	s := newScreen(t)
+	cmd := b.clientCommand(user1000(), "true")
+	s.attach(cmd)
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	s.master.Close()
+	s.slave.Close()
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func countFDs(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// TestDaemonGone closes the control socket, as the daemon's death would.
+func TestDaemonGone(t *testing.T) {
+	b := newBench(t, Plan{})
+	plan, handle, err := b.starter.Begin(t.Context(), Peer{}, StartRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	fd := int(null.Fd())
+	p, err := Start(t.Context(), &Spec{
+		Run: plan.Run, Cgroup: plan.Cgroup, Argv: []string{"sleep", "1000"}, Env: []string{"PATH=/bin:/usr/bin"}, Cwd: "/",
+		UID: 1000, GID: 1000, Stdio: [3]int{fd, fd, fd},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.control.close()
+	<-p.Done()
+	handle.Ended()
 }
 
 // BenchmarkStart compares a run of true with its bare start.

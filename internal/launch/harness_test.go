@@ -31,12 +31,12 @@ func TestMain(m *testing.M) {
 
 // fakeStarter makes cgroups and lets everybody start everything.
 type fakeStarter struct {
-	root   string // a cgroup2 directory
-	plan   Plan
-	refuse error
+	root string // a cgroup2 directory
+	plan Plan
 
 	count   atomic.Int64
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
+	refuse  error
 	started []Started
 	exited  []Exit
 	notice  string
@@ -50,8 +50,11 @@ type fakeHandle struct {
 }
 
 func (s *fakeStarter) Begin(_ context.Context, _ Peer, _ StartRequest) (Plan, Handle, error) {
-	if s.refuse != nil {
-		return Plan{}, nil, s.refuse
+	s.mu.Lock()
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse != nil {
+		return Plan{}, nil, refuse
 	}
 	p := s.plan
 	p.Run = fmt.Sprintf("run_%d", s.count.Add(1))
@@ -60,6 +63,13 @@ func (s *fakeStarter) Begin(_ context.Context, _ Peer, _ StartRequest) (Plan, Ha
 		return Plan{}, nil, err
 	}
 	return p, &fakeHandle{s, p.Cgroup}, nil
+}
+
+// refuseWith makes Begin fail from now on.
+func (s *fakeStarter) refuseWith(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse = err
 }
 
 func (h *fakeHandle) Started(st Started) {

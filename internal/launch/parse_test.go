@@ -84,6 +84,17 @@ func TestLookUp(t *testing.T) {
 	}
 }
 
+func TestParseStat(t *testing.T) {
+	for text, want := range map[string][3]int{
+		"12 (a) b) T 1 34 5": {'T', 1, 34}, "12 (a": {}, "": {}, "1 (x) TT 1 1": {}, "1 (x) T y 1": {},
+	} {
+		state, parent, group := parseStat([]byte(text))
+		if got := [3]int{int(state), parent, group}; got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}
+
 func TestDoorsOf(t *testing.T) {
 	got := doorsOf([]string{
 		"SSH_AUTH_SOCK=/a/agent", "DOCKER_HOST=unix:///b/docker.sock", "DBUS_SESSION_BUS_ADDRESS=unix:path=/c/bus,guid=1",

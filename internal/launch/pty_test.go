@@ -120,7 +120,7 @@ func TestTerminal(t *testing.T) {
 	s.expect("begun\r\n")
 	s.press("\x1a") // TSTP
 	s.expect("Stopped")
-	s.press("kill -KILL %1; wait; exit 6\n")
+	s.press("kill -KILL %1; exec sh -c 'exit 6'\n")
 	if err := waitFor(cmd); err != 6 {
 		t.Errorf("exit status %d, want 6", err)
 	}

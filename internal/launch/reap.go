@@ -64,6 +64,7 @@ func (r *reaper) run() int {
 		}
 		if code, ended := r.report(ws); ended {
 			status = code
+			hangUpStopped()
 		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 // serveRun reads the request, has it judged, and stays with the run until it
 // has ended. It returns an error only if there is no run.
 func (s *Server) serveRun(ctx context.Context, ch *channel, peer Peer) error {
-	r, stdio, err := receiveRequest(ch)
+	r, stdio, err := receiveRequest(ctx, ch)
 	if err != nil {
 		return err
 	}
@@ -51,9 +51,14 @@ func (s *Server) serveRun(ctx context.Context, ch *channel, peer Peer) error {
 
 // receiveRequest reads the first frame, which must be a start request with
 // three descriptors that may go into a run.
-func receiveRequest(ch *channel) (StartRequest, []int, error) {
+func receiveRequest(ctx context.Context, ch *channel) (StartRequest, []int, error) {
 	ch.conn.SetReadDeadline(time.Now().Add(requestTimeout))
-	defer ch.conn.SetReadDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { ch.close() })
+	defer func() {
+		if stop() {
+			ch.conn.SetReadDeadline(time.Time{})
+		}
+	}()
 	f, fds, err := ch.receive()
 	if err != nil {
 		return StartRequest{}, nil, Refuse("The start request could not be read: %v.", err)

@@ -3,8 +3,14 @@ package launch
 import "encoding/json"
 
 // Files says what a run does not see of the file system, besides what no run
-// sees (see masks.go). Paths are absolute; a path that does not exist when the
+// sees (see mask.go). Paths are absolute; a path that does not exist when the
 // run starts is ignored.
+//
+// A mask lies on the object that has the name when the run starts. If a process
+// outside removes or replaces a masked file while the run lives, the kernel takes
+// the mask away with it (fs/namei.c, vfs_rename: detach_mounts), and the run sees
+// what is there now. A masked directory is safe from what happens in it: mask the
+// directory where a file is replaced often.
 type Files struct {
 	Hide     []string // Varvel's own directories: masked, whatever Reveal says
 	DenyRead []string // files and directories to mask
