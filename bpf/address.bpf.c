@@ -11,8 +11,7 @@ char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX
 /* All that the hooks of one socket call need to know. */
 struct call {
 	struct bpf_sock_addr *ctx;
-	struct varvel_socket *socket;
-	struct varvel_run *run;
+	struct varvel_socket *socket; /* NULL: the call is nobody's */
 	struct varvel_node *node;
 	struct dest dest;
 	__u8 hook;
@@ -41,12 +40,13 @@ static __always_inline bool call_open(struct call *c)
 {
 	__u32 zero = 0;
 
-	c->socket = bpf_sk_storage_get(&sockets, c->ctx->sk, NULL, 0);
-	if (!c->socket)
-		return false;
-	c->run = bpf_map_lookup_elem(&runs, &c->socket->run);
+	struct varvel_socket *s = bpf_sk_storage_get(&sockets, c->ctx->sk, NULL, 0);
+
 	c->node = bpf_map_lookup_elem(&node, &zero);
-	return c->run && c->node;
+	if (!s || !c->node || !socket_refresh(s, c->node))
+		return false;
+	c->socket = s;
+	return true;
 }
 
 /* Refuses a call, or lets it pass and tells, for an agent in observe. */
@@ -57,7 +57,7 @@ static __always_inline int call_refuse(struct call *c, __u8 reason)
 		.cookie = bpf_get_socket_cookie(c->ctx),
 		.reason = reason,
 		.hook = c->hook,
-		.observe = c->run && (c->run->flags & RUN_OBSERVE),
+		.observe = c->socket && (c->socket->rules.flags & RUN_OBSERVE),
 	};
 
 	refuse(&r, &c->dest);
@@ -71,7 +71,6 @@ static __always_inline void call_remember(struct call *c, __u32 flags)
 
 	s->dst = c->dest.address;
 	s->port = c->dest.port;
-	s->generation = c->node->generation;
 	s->flags = (s->flags & SOCKET_REGISTERED) | flags;
 }
 
@@ -126,7 +125,7 @@ static __always_inline int call_judge(struct call *c, bool connecting, bool six)
 
 	if (!call_open(c))
 		return call_refuse(c, REASON_NO_RUN);
-	j = judge(c->ctx, c->socket->run, c->run, &c->dest, connecting);
+	j = judge(c->ctx, c->socket->run, &c->socket->rules, &c->dest, connecting);
 	switch (j.verdict) {
 	case VERDICT_DIRECT:
 	case VERDICT_LOOPBACK:

@@ -43,10 +43,12 @@ int varvel_sock_create(struct bpf_sock *ctx)
 	struct varvel_node *n = bpf_map_lookup_elem(&node, &zero);
 	struct varvel_socket *s;
 	struct varvel_run *run;
+	__u32 generation;
 	__u64 id;
 
 	if (!n)
 		return 0;
+	generation = *(volatile __u32 *)&n->generation; /* before the rules; see socket_refresh */
 	id = bpf_get_current_ancestor_cgroup_id(n->level);
 	run = bpf_map_lookup_elem(&runs, &id);
 	if (!run)
@@ -62,6 +64,8 @@ int varvel_sock_create(struct bpf_sock *ctx)
 	if (!s)
 		return birth_refuse(id, REASON_FULL, false, ctx->protocol);
 	s->run = id;
+	s->rules = *run;
+	s->generation = generation;
 	s->pid = bpf_get_current_pid_tgid() >> 32;
 	s->netns = bpf_get_netns_cookie(ctx);
 	return 1;
@@ -175,10 +179,10 @@ struct packet {
 	struct __sk_buff *skb;
 	struct bpf_sock *sk;
 	struct varvel_socket *socket;
-	struct varvel_run *run;
 	struct varvel_node *node;
 	struct dest to;
 	struct dest from;
+	bool stale; /* the socket was allowed something under other rules */
 };
 
 struct ports {
@@ -251,7 +255,6 @@ static __always_inline int packet_allow(struct packet *p)
 		return 1;
 	s->dst = p->to.address;
 	s->port = p->to.port;
-	s->generation = p->node->generation;
 	s->flags = (s->flags & SOCKET_REGISTERED) | SOCKET_JUDGED;
 	return 1;
 }
@@ -264,7 +267,7 @@ static __always_inline int packet_refuse(struct packet *p, __u8 reason, bool alw
 		.pid = p->socket && p->socket->pid ? p->socket->pid : 1,
 		.reason = reason,
 		.hook = HOOK_EGRESS,
-		.observe = !always && p->run && (p->run->flags & RUN_OBSERVE),
+		.observe = !always && p->socket && (p->socket->rules.flags & RUN_OBSERVE),
 	};
 
 	refuse(&r, &p->to);
@@ -300,8 +303,7 @@ static __always_inline int packet_redirected(struct packet *p)
 	struct dest asked = {.address = s->dst, .port = s->port, .protocol = p->to.protocol};
 
 	asked.v4 = is_mapped(&s->dst);
-	if (s->generation != p->node->generation && is_synthetic(&asked) &&
-	    !name_allows(s->run, &asked))
+	if (!(s->flags & SOCKET_JUDGED) && is_synthetic(&asked) && !name_allows(s->run, &asked))
 		return packet_refuse(p, REASON_STALE, true);
 	if (p->to.protocol == IPPROTO_UDP &&
 	    !(s->flags & SOCKET_REGISTERED && s->local.port == p->from.port &&
@@ -309,7 +311,7 @@ static __always_inline int packet_redirected(struct packet *p)
 	    !announce(s, &p->from.address, p->from.port, IPPROTO_UDP,
 		      bpf_get_socket_cookie(p->skb)))
 		return packet_refuse(p, REASON_FULL, true);
-	s->generation = p->node->generation;
+	s->flags |= SOCKET_JUDGED;
 	return 1;
 }
 
@@ -330,14 +332,13 @@ static __always_inline int packet_loopback(struct packet *p)
 static __always_inline int packet_judge(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
-	bool stale = s->flags & SOCKET_JUDGED;
 	struct judgement j;
 
 	if (is_loopback(&p->to))
 		return packet_loopback(p);
-	j = judge(p->skb, s->run, p->run, &p->to, false);
+	j = judge(p->skb, s->run, &s->rules, &p->to, false);
 	if (j.verdict != VERDICT_DIRECT)
-		return packet_refuse(p, stale ? REASON_STALE : j.reason ?: REASON_NO_RULE, false);
+		return packet_refuse(p, p->stale ? REASON_STALE : j.reason ?: REASON_NO_RULE, false);
 	return packet_allow(p);
 }
 
@@ -402,8 +403,8 @@ int varvel_egress(struct __sk_buff *skb)
 		return packet_refuse(&p, REASON_NO_RUN, true);
 	if (tcp_known(&p))
 		return 1;
-	p.run = bpf_map_lookup_elem(&runs, &p.socket->run);
-	if (!p.run)
+	p.stale = p.socket->flags & SOCKET_JUDGED && p.socket->generation != p.node->generation;
+	if (!socket_refresh(p.socket, p.node))
 		return packet_refuse(&p, REASON_NO_RUN, true);
 	if (!parse(&p))
 		return packet_refuse(&p, REASON_MALFORMED, false);

@@ -12,6 +12,8 @@
 
 #define VARVEL_RULESETS 1024	/* rule sets that can be loaded at once */
 #define VARVEL_PORT_SETS 4096	/* different port sets over all rule sets */
+#define VARVEL_BUCKETS4 65536	/* one for each value of the upper 16 bits */
+#define VARVEL_SLOTS4 15	/* ranges that fit into a bucket */
 #define VARVEL_PORT_RANGES 16	/* ranges in one port set */
 #define VARVEL_RUNS 16384	/* live runs */
 #define VARVEL_NAMES 262144	/* (run, synthetic address, port) entries */
@@ -69,6 +71,8 @@ struct varvel_address {
 struct varvel_run {
 	__u32 ruleset; /* index of its rule set; 0: none, nothing is allowed */
 	__u32 flags;   /* enum varvel_run_flags */
+	__u32 ranges4; /* of its rule set, if that has no buckets; else unused */
+	__u32 unused;
 };
 
 struct varvel_range {
@@ -84,9 +88,31 @@ struct varvel_port_set {
 	struct varvel_range range[VARVEL_PORT_RANGES];
 };
 
-struct varvel_prefix4 {
-	__u32 length; /* bits */
-	__u32 address;
+/*
+ * IPv4 rules are compiled to ranges: from .start (host order) to the next one's
+ * start, the ports of one port set. Port set 0 is empty.
+ */
+struct varvel_range4 {
+	__u32 start;
+	__u32 set;
+};
+
+struct varvel_slot4 {
+	__u16 start; /* lower 16 bits */
+	__u16 set;
+};
+
+/*
+ * The ranges of the addresses that share their upper 16 bits, in one cache line.
+ * With more than VARVEL_SLOTS4 of them, they are elsewhere: .count ranges from
+ * .first on.
+ */
+struct varvel_bucket4 {
+	__u32 count;
+	union {
+		struct varvel_slot4 slot[VARVEL_SLOTS4];
+		__u32 first;
+	};
 };
 
 struct varvel_prefix6 {
@@ -136,7 +162,7 @@ struct varvel_origin {
 };
 
 enum varvel_socket_flags {
-	SOCKET_JUDGED = 1 << 0,	    /* dst was allowed under .generation */
+	SOCKET_JUDGED = 1 << 0,	    /* dst is allowed, as of .generation */
 	SOCKET_REDIRECTED = 1 << 1, /* dst is what was asked for, not what is dialled */
 	SOCKET_REGISTERED = 1 << 2, /* a varvel_redirect_key for local exists */
 };
@@ -144,6 +170,7 @@ enum varvel_socket_flags {
 /* What is known of a socket that was born in a run. */
 struct varvel_socket {
 	__u64 run;
+	struct varvel_run rules; /* of the run, as of .generation */
 	__u32 generation;
 	__u32 flags; /* enum varvel_socket_flags */
 	__u32 pid;   /* thread group that created it */

@@ -62,6 +62,7 @@ enum {
 enum {
 	BPF_F_NO_PREALLOC = 1U << 0,
 	BPF_F_CLONE = 1U << 9,
+	BPF_F_INNER_MAP = 1U << 12,
 	BPF_SK_STORAGE_GET_F_CREATE = 1U << 0,
 	BPF_NOEXIST = 1,
 };

@@ -76,15 +76,24 @@ struct {
 } port_sets SEC(".maps");
 
 /*
- * A rule set is up to four maps, found by its index: host routes by hash, the
- * rest by longest prefix. Values are indices of port sets. A map that would be
- * empty is absent.
+ * A rule set is up to four maps, found by its index. For IPv4, ranges that are
+ * searched, and for large rule sets buckets of them. For IPv6, host routes by
+ * hash and the rest by longest prefix; values are indices of port sets. A map
+ * that would be empty is absent.
  */
-struct exact4_map {
-	__uint(type, BPF_MAP_TYPE_HASH);
+struct buckets4_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, VARVEL_BUCKETS4);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct varvel_bucket4));
+};
+
+struct ranges4_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct varvel_range4));
 };
 
 struct exact6_map {
@@ -92,14 +101,6 @@ struct exact6_map {
 	__uint(max_entries, 1);
 	__type(key, struct varvel_address);
 	__type(value, __u32);
-};
-
-struct prefix4_map {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(key_size, sizeof(struct varvel_prefix4));
-	__uint(value_size, sizeof(__u32));
 };
 
 struct prefix6_map {
@@ -114,8 +115,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, VARVEL_RULESETS);
 	__type(key, __u32);
-	__array(values, struct exact4_map);
-} exact4 SEC(".maps");
+	__array(values, struct buckets4_map);
+} buckets4 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
@@ -128,8 +129,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, VARVEL_RULESETS);
 	__type(key, __u32);
-	__array(values, struct prefix4_map);
-} prefix4 SEC(".maps");
+	__array(values, struct ranges4_map);
+} ranges4 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);

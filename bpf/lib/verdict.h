@@ -12,6 +12,28 @@
 #define ENDPOINT_PORT 80
 #define DNS_PORT 53
 
+/*
+ * Brings what a socket knows of its run up to date. What was allowed under other
+ * rules has to be judged again. The daemon changes a run first and the generation
+ * after that, so old rules are never taken for new ones. Returns false if the run
+ * is no more.
+ */
+static __always_inline bool socket_refresh(struct varvel_socket *s, const struct varvel_node *n)
+{
+	__u32 generation = *(volatile const __u32 *)&n->generation;
+	struct varvel_run *run;
+
+	if (s->generation == generation)
+		return true;
+	run = bpf_map_lookup_elem(&runs, &s->run);
+	if (!run)
+		return false;
+	s->rules = *run;
+	s->flags &= ~SOCKET_JUDGED;
+	s->generation = generation;
+	return true;
+}
+
 enum verdict {
 	VERDICT_DENY,
 	VERDICT_DIRECT,	  /* a rule allows the address itself */
@@ -95,35 +117,83 @@ static __always_inline bool port_set_allows(__u32 index, const struct dest *d)
 	return false;
 }
 
-static __always_inline __u32 *find4(__u32 ruleset, const struct dest *d)
-{
-	struct varvel_prefix4 key = {.length = 32, .address = d->address.word[3]};
-	void *map = bpf_map_lookup_elem(&exact4, &ruleset);
-	__u32 *set = map ? bpf_map_lookup_elem(map, &key.address) : NULL;
+/* 2^17 is more ranges than one search can have: 2^16 addresses and one below. */
+#define SEARCH_STEPS 17
 
-	if (set)
-		return set;
-	map = bpf_map_lookup_elem(&prefix4, &ruleset);
-	return map ? bpf_map_lookup_elem(map, &key) : NULL;
+/* The port set of the last range that starts at or below an address. */
+static __always_inline __u32 search4(void *ranges, __u32 first, __u32 count, __u32 address)
+{
+	__u32 set = 0;
+
+	for (int i = 0; i < SEARCH_STEPS && count; i++) {
+		__u32 half = count / 2, middle = first + half;
+		struct varvel_range4 *range = bpf_map_lookup_elem(ranges, &middle);
+
+		if (!range)
+			return 0;
+		if (range->start <= address) {
+			set = range->set;
+			first = middle + 1;
+			count -= half + 1;
+		} else {
+			count = half;
+		}
+	}
+	return set;
 }
 
-static __always_inline __u32 *find6(__u32 ruleset, const struct dest *d)
+/* The same in a bucket whose ranges fit into it. */
+static __always_inline __u32 bucket_search(const struct varvel_bucket4 *bucket, __u16 address)
+{
+	__u32 set = 0;
+
+	for (__u32 i = 0; i < VARVEL_SLOTS4 && i < bucket->count; i++) {
+		if (bucket->slot[i].start > address)
+			break;
+		set = bucket->slot[i].set;
+	}
+	return set;
+}
+
+/* The port set for an IPv4 address; 0 is the empty one. */
+static __always_inline __u32 find4(const struct varvel_run *run, const struct dest *d)
+{
+	__u32 address = bpf_ntohl(d->address.word[3]), upper = address >> 16;
+	__u32 ruleset = run->ruleset, first = 0, count = run->ranges4;
+	void *buckets = bpf_map_lookup_elem(&buckets4, &ruleset), *ranges;
+
+	if (buckets) {
+		struct varvel_bucket4 *bucket = bpf_map_lookup_elem(buckets, &upper);
+
+		if (!bucket)
+			return 0;
+		if (bucket->count <= VARVEL_SLOTS4)
+			return bucket_search(bucket, (__u16)address);
+		first = bucket->first;
+		count = bucket->count;
+	}
+	ranges = bpf_map_lookup_elem(&ranges4, &ruleset);
+	return ranges ? search4(ranges, first, count, address) : 0;
+}
+
+static __always_inline __u32 find6(__u32 ruleset, const struct dest *d)
 {
 	struct varvel_prefix6 key = {.length = 128, .address = d->address};
 	void *map = bpf_map_lookup_elem(&exact6, &ruleset);
 	__u32 *set = map ? bpf_map_lookup_elem(map, &key.address) : NULL;
 
-	if (set)
-		return set;
-	map = bpf_map_lookup_elem(&prefix6, &ruleset);
-	return map ? bpf_map_lookup_elem(map, &key) : NULL;
+	if (!set) {
+		map = bpf_map_lookup_elem(&prefix6, &ruleset);
+		set = map ? bpf_map_lookup_elem(map, &key) : NULL;
+	}
+	return set ? *set : 0;
 }
 
-static __always_inline bool rules_allow(__u32 ruleset, const struct dest *d)
+static __always_inline bool rules_allow(const struct varvel_run *run, const struct dest *d)
 {
-	__u32 *set = d->v4 ? find4(ruleset, d) : find6(ruleset, d);
+	__u32 set = d->v4 ? find4(run, d) : find6(run->ruleset, d);
 
-	return set && port_set_allows(*set, d);
+	return set && port_set_allows(set, d);
 }
 
 static __always_inline bool name_allows(__u64 run, const struct dest *d)
@@ -218,7 +288,7 @@ static __always_inline struct judgement judge(void *ctx, __u64 id, const struct 
 		return (struct judgement){VERDICT_DNS, REASON_NONE};
 	if (is_loopback(d))
 		return judge_loopback(ctx, id, d);
-	if (rules_allow(run->ruleset, d))
+	if (rules_allow(run, d))
 		return (struct judgement){VERDICT_DIRECT, REASON_NONE};
 	return (struct judgement){VERDICT_DENY, REASON_NO_RULE};
 }

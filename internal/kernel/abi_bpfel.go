@@ -18,6 +18,12 @@ type abiVarvelAddress struct {
 	Word [4]uint32
 }
 
+type abiVarvelBucket4 struct {
+	_     structs.HostLayout
+	Count uint32
+	Slot  [15]abiVarvelSlot4
+}
+
 type abiVarvelCounters struct {
 	_        structs.HostLayout
 	Refused  [14]uint64
@@ -113,16 +119,16 @@ type abiVarvelPortSet struct {
 	}
 }
 
-type abiVarvelPrefix4 struct {
-	_       structs.HostLayout
-	Length  uint32
-	Address uint32
-}
-
 type abiVarvelPrefix6 struct {
 	_       structs.HostLayout
 	Length  uint32
 	Address abiVarvelAddress
+}
+
+type abiVarvelRange4 struct {
+	_     structs.HostLayout
+	Start uint32
+	Set   uint32
 }
 
 type abiVarvelReason uint32
@@ -158,6 +164,8 @@ type abiVarvelRun struct {
 	_       structs.HostLayout
 	Ruleset uint32
 	Flags   uint32
+	Ranges4 uint32
+	Unused  uint32
 }
 
 type abiVarvelRunFlags uint32
@@ -166,9 +174,16 @@ const (
 	abiVarvelRunFlagsRUN_OBSERVE abiVarvelRunFlags = 1
 )
 
+type abiVarvelSlot4 struct {
+	_     structs.HostLayout
+	Start uint16
+	Set   uint16
+}
+
 type abiVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
+	Rules      abiVarvelRun
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
@@ -185,19 +200,20 @@ type abiVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	abiMapAccepted                = "accepted"
+	abiMapBuckets4                = "buckets4"
 	abiMapCounters                = "counters"
 	abiMapEvents                  = "events"
-	abiMapExact4                  = "exact4"
 	abiMapExact6                  = "exact6"
 	abiMapNames                   = "names"
 	abiMapNode                    = "node"
 	abiMapPortSets                = "port_sets"
-	abiMapPrefix4                 = "prefix4"
 	abiMapPrefix6                 = "prefix6"
+	abiMapRanges4                 = "ranges4"
 	abiMapRedirects               = "redirects"
 	abiMapRuns                    = "runs"
 	abiMapSockets                 = "sockets"
 	abiVarSharedVarvelAddress     = "shared_varvel_address"
+	abiVarSharedVarvelBucket4     = "shared_varvel_bucket4"
 	abiVarSharedVarvelCounters    = "shared_varvel_counters"
 	abiVarSharedVarvelEvent       = "shared_varvel_event"
 	abiVarSharedVarvelEventKind   = "shared_varvel_event_kind"
@@ -207,13 +223,14 @@ const (
 	abiVarSharedVarvelNode        = "shared_varvel_node"
 	abiVarSharedVarvelOrigin      = "shared_varvel_origin"
 	abiVarSharedVarvelPortSet     = "shared_varvel_port_set"
-	abiVarSharedVarvelPrefix4     = "shared_varvel_prefix4"
 	abiVarSharedVarvelPrefix6     = "shared_varvel_prefix6"
 	abiVarSharedVarvelRange       = "shared_varvel_range"
+	abiVarSharedVarvelRange4      = "shared_varvel_range4"
 	abiVarSharedVarvelReason      = "shared_varvel_reason"
 	abiVarSharedVarvelRedirectKey = "shared_varvel_redirect_key"
 	abiVarSharedVarvelRun         = "shared_varvel_run"
 	abiVarSharedVarvelRunFlags    = "shared_varvel_run_flags"
+	abiVarSharedVarvelSlot4       = "shared_varvel_slot4"
 	abiVarSharedVarvelSocket      = "shared_varvel_socket"
 	abiVarSharedVarvelSocketFlags = "shared_varvel_socket_flags"
 )
@@ -267,15 +284,15 @@ type abiProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type abiMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
-	Exact4    *ebpf.MapSpec `ebpf:"exact4"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
-	Prefix4   *ebpf.MapSpec `ebpf:"prefix4"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
+	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
@@ -286,6 +303,7 @@ type abiMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type abiVariableSpecs struct {
 	SharedVarvelAddress     *ebpf.VariableSpec `ebpf:"shared_varvel_address"`
+	SharedVarvelBucket4     *ebpf.VariableSpec `ebpf:"shared_varvel_bucket4"`
 	SharedVarvelCounters    *ebpf.VariableSpec `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.VariableSpec `ebpf:"shared_varvel_event"`
 	SharedVarvelEventKind   *ebpf.VariableSpec `ebpf:"shared_varvel_event_kind"`
@@ -295,13 +313,14 @@ type abiVariableSpecs struct {
 	SharedVarvelNode        *ebpf.VariableSpec `ebpf:"shared_varvel_node"`
 	SharedVarvelOrigin      *ebpf.VariableSpec `ebpf:"shared_varvel_origin"`
 	SharedVarvelPortSet     *ebpf.VariableSpec `ebpf:"shared_varvel_port_set"`
-	SharedVarvelPrefix4     *ebpf.VariableSpec `ebpf:"shared_varvel_prefix4"`
 	SharedVarvelPrefix6     *ebpf.VariableSpec `ebpf:"shared_varvel_prefix6"`
 	SharedVarvelRange       *ebpf.VariableSpec `ebpf:"shared_varvel_range"`
+	SharedVarvelRange4      *ebpf.VariableSpec `ebpf:"shared_varvel_range4"`
 	SharedVarvelReason      *ebpf.VariableSpec `ebpf:"shared_varvel_reason"`
 	SharedVarvelRedirectKey *ebpf.VariableSpec `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.VariableSpec `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.VariableSpec `ebpf:"shared_varvel_run_flags"`
+	SharedVarvelSlot4       *ebpf.VariableSpec `ebpf:"shared_varvel_slot4"`
 	SharedVarvelSocket      *ebpf.VariableSpec `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.VariableSpec `ebpf:"shared_varvel_socket_flags"`
 }
@@ -327,15 +346,15 @@ func (o *abiObjects) Close() error {
 // It can be passed to loadAbiObjects or ebpf.CollectionSpec.LoadAndAssign.
 type abiMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
-	Exact4    *ebpf.Map `ebpf:"exact4"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
-	Prefix4   *ebpf.Map `ebpf:"prefix4"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
+	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
@@ -344,15 +363,15 @@ type abiMaps struct {
 func (m *abiMaps) Close() error {
 	return _AbiClose(
 		m.Accepted,
+		m.Buckets4,
 		m.Counters,
 		m.Events,
-		m.Exact4,
 		m.Exact6,
 		m.Names,
 		m.Node,
 		m.PortSets,
-		m.Prefix4,
 		m.Prefix6,
+		m.Ranges4,
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
@@ -364,6 +383,7 @@ func (m *abiMaps) Close() error {
 // It can be passed to loadAbiObjects or ebpf.CollectionSpec.LoadAndAssign.
 type abiVariables struct {
 	SharedVarvelAddress     *ebpf.Variable `ebpf:"shared_varvel_address"`
+	SharedVarvelBucket4     *ebpf.Variable `ebpf:"shared_varvel_bucket4"`
 	SharedVarvelCounters    *ebpf.Variable `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.Variable `ebpf:"shared_varvel_event"`
 	SharedVarvelEventKind   *ebpf.Variable `ebpf:"shared_varvel_event_kind"`
@@ -373,13 +393,14 @@ type abiVariables struct {
 	SharedVarvelNode        *ebpf.Variable `ebpf:"shared_varvel_node"`
 	SharedVarvelOrigin      *ebpf.Variable `ebpf:"shared_varvel_origin"`
 	SharedVarvelPortSet     *ebpf.Variable `ebpf:"shared_varvel_port_set"`
-	SharedVarvelPrefix4     *ebpf.Variable `ebpf:"shared_varvel_prefix4"`
 	SharedVarvelPrefix6     *ebpf.Variable `ebpf:"shared_varvel_prefix6"`
 	SharedVarvelRange       *ebpf.Variable `ebpf:"shared_varvel_range"`
+	SharedVarvelRange4      *ebpf.Variable `ebpf:"shared_varvel_range4"`
 	SharedVarvelReason      *ebpf.Variable `ebpf:"shared_varvel_reason"`
 	SharedVarvelRedirectKey *ebpf.Variable `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.Variable `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.Variable `ebpf:"shared_varvel_run_flags"`
+	SharedVarvelSlot4       *ebpf.Variable `ebpf:"shared_varvel_slot4"`
 	SharedVarvelSocket      *ebpf.Variable `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.Variable `ebpf:"shared_varvel_socket_flags"`
 }

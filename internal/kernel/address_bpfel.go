@@ -85,11 +85,14 @@ type addressVarvelRun struct {
 	_       structs.HostLayout
 	Ruleset uint32
 	Flags   uint32
+	Ranges4 uint32
+	Unused  uint32
 }
 
 type addressVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
+	Rules      addressVarvelRun
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
@@ -112,15 +115,15 @@ type addressVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	addressMapAccepted            = "accepted"
+	addressMapBuckets4            = "buckets4"
 	addressMapCounters            = "counters"
 	addressMapEvents              = "events"
-	addressMapExact4              = "exact4"
 	addressMapExact6              = "exact6"
 	addressMapNames               = "names"
 	addressMapNode                = "node"
 	addressMapPortSets            = "port_sets"
-	addressMapPrefix4             = "prefix4"
 	addressMapPrefix6             = "prefix6"
+	addressMapRanges4             = "ranges4"
 	addressMapRedirects           = "redirects"
 	addressMapRuns                = "runs"
 	addressMapSockets             = "sockets"
@@ -195,15 +198,15 @@ type addressProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type addressMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
-	Exact4    *ebpf.MapSpec `ebpf:"exact4"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
-	Prefix4   *ebpf.MapSpec `ebpf:"prefix4"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
+	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
@@ -236,15 +239,15 @@ func (o *addressObjects) Close() error {
 // It can be passed to loadAddressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type addressMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
-	Exact4    *ebpf.Map `ebpf:"exact4"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
-	Prefix4   *ebpf.Map `ebpf:"prefix4"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
+	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
@@ -253,15 +256,15 @@ type addressMaps struct {
 func (m *addressMaps) Close() error {
 	return _AddressClose(
 		m.Accepted,
+		m.Buckets4,
 		m.Counters,
 		m.Events,
-		m.Exact4,
 		m.Exact6,
 		m.Names,
 		m.Node,
 		m.PortSets,
-		m.Prefix4,
 		m.Prefix6,
+		m.Ranges4,
 		m.Redirects,
 		m.Runs,
 		m.Sockets,

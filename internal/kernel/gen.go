@@ -4,7 +4,7 @@ package kernel
 // so that the same source gives the same bytes everywhere. They are committed:
 // building Varvel needs no clang.
 
-//go:generate sh -c "go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags '-O2 -g -Wall -Werror -mcpu=v3 -nostdinc' -type varvel_reason -type varvel_hook -type varvel_event_kind -type varvel_run_flags -type varvel_run -type varvel_port_set -type varvel_prefix4 -type varvel_prefix6 -type varvel_name_key -type varvel_node -type varvel_redirect_key -type varvel_origin -type varvel_counters -type varvel_event -type varvel_exec_event -type varvel_address -type varvel_socket abi ../../bpf/abi.bpf.c"
+//go:generate sh -c "go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags '-O2 -g -Wall -Werror -mcpu=v3 -nostdinc' -type varvel_reason -type varvel_hook -type varvel_event_kind -type varvel_run_flags -type varvel_run -type varvel_port_set -type varvel_range4 -type varvel_bucket4 -type varvel_slot4 -type varvel_prefix6 -type varvel_name_key -type varvel_node -type varvel_redirect_key -type varvel_origin -type varvel_counters -type varvel_event -type varvel_exec_event -type varvel_address -type varvel_socket abi ../../bpf/abi.bpf.c"
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -nostdinc" address ../../bpf/address.bpf.c
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -nostdinc" socket ../../bpf/socket.bpf.c
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -nostdinc" trace ../../bpf/trace.bpf.c

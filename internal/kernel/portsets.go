@@ -10,7 +10,8 @@ import (
 	"github.com/varvel/varvel/internal/ruleset"
 )
 
-// portSets shares port sets between rule sets, by content.
+// portSets shares port sets between rule sets, by content. Number 0 is the empty
+// one, which is never given out.
 type portSets struct {
 	table *ebpf.Map
 	known map[string]*portSet
@@ -59,7 +60,7 @@ func (p *portSets) release(key string) {
 }
 
 func (p *portSets) free() (uint32, error) {
-	for i := range p.table.MaxEntries() {
+	for i := uint32(1); i < p.table.MaxEntries(); i++ {
 		if !p.used[i] {
 			return i, nil
 		}

@@ -1,9 +1,9 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -11,11 +11,13 @@ import (
 	"github.com/varvel/varvel/internal/ruleset"
 )
 
+var errNoPortSet = errors.New("the rule set names a port set that it does not have")
+
 // ErrUnknownRuleSet is returned for a rule set that was not loaded.
 var ErrUnknownRuleSet = errors.New("rule set is not loaded")
 
 // maxRuleSets is how many rule sets fit; index 0 means none (bpf/lib/abi.h).
-func (s *ruleSets) maxRuleSets() uint32 { return s.objects.maps["exact4"].MaxEntries() }
+func (s *ruleSets) maxRuleSets() uint32 { return s.objects.maps["ranges4"].MaxEntries() }
 
 // idleTime is how long a rule set without users stays loaded. One that has just
 // been loaded is about to get a user, and one that has just lost its last user
@@ -29,6 +31,7 @@ type loadedSet struct {
 	users int
 	idle  time.Time // since when there are no users
 	ports []string  // keys of the port sets that it holds
+	small uint32    // its IPv4 ranges, if they have no buckets
 }
 
 // ruleSets keeps account of what is loaded. Equal rule sets and equal port sets
@@ -76,7 +79,10 @@ func (s *ruleSets) load(rs *ruleset.RuleSet) (err error) {
 		set.ports = append(set.ports, key)
 		numbers[i] = number
 	}
-	if err := s.fill(index, rs, numbers); err != nil {
+	if set.small, err = s.fill4(index, rs, numbers); err != nil {
+		return err
+	}
+	if err := s.fill6(index, rs, numbers); err != nil {
 		return err
 	}
 	s.byID[rs.ID], s.byIndex[index] = set, set
@@ -92,45 +98,56 @@ func (s *ruleSets) freeIndex() (uint32, error) {
 	return 0, fmt.Errorf("%w: %d rule sets are loaded", ErrFull, len(s.byID))
 }
 
-// fill makes the maps of a rule set and puts them at its index. No run uses the
-// index yet, so half a rule set is never judged by.
-func (s *ruleSets) fill(index uint32, rs *ruleset.RuleSet, numbers []uint32) error {
-	var e4 batch[uint32]
-	var e6 batch[abiVarvelAddress]
-	var p4 batch[abiVarvelPrefix4]
-	var p6 batch[abiVarvelPrefix6]
-	for _, e := range rs.Entries {
-		if int(e.PortSet) >= len(numbers) {
-			return fmt.Errorf("rule set %s names a port set that it does not have", rs.ID)
+// fill4 puts the IPv4 part of a rule set at its index. No run uses the index yet,
+// so half a rule set is never judged by. It returns how many ranges there are if
+// they are in no buckets.
+func (s *ruleSets) fill4(index uint32, rs *ruleset.RuleSet, numbers []uint32) (uint32, error) {
+	ranges, err := ranges4(rs, numbers)
+	if err != nil || len(ranges) == 0 {
+		return 0, err
+	}
+	if len(ranges) <= smallRanges {
+		return uint32(len(ranges)), installArray(s.objects.maps["ranges4"], index, ranges, innerMap)
+	}
+	buckets, rest := buckets4(ranges)
+	if len(rest) > 0 {
+		if err := installArray(s.objects.maps["ranges4"], index, rest, innerMap); err != nil {
+			return 0, err
 		}
-		number, bits, a := numbers[e.PortSet], e.Prefix.Bits(), e.Prefix.Addr()
+	}
+	return 0, installArray(s.objects.maps["buckets4"], index, buckets, 0)
+}
+
+// fill6 is fill4 for IPv6.
+func (s *ruleSets) fill6(index uint32, rs *ruleset.RuleSet, numbers []uint32) error {
+	var exact batch[abiVarvelAddress]
+	var prefix batch[abiVarvelPrefix6]
+	for _, e := range rs.Entries {
+		a, bits := e.Prefix.Addr(), e.Prefix.Bits()
 		switch {
-		case a.Is4() && bits == 32:
-			e4.add(word4(a), number)
 		case a.Is4():
-			p4.add(abiVarvelPrefix4{Length: uint32(bits), Address: word4(a)}, number)
+		case int(e.PortSet) >= len(numbers):
+			return fmt.Errorf("%w: %s", errNoPortSet, rs.ID)
 		case bits == 128:
-			e6.add(address(a), number)
+			exact.add(address(a), numbers[e.PortSet])
 		default:
-			p6.add(abiVarvelPrefix6{Length: uint32(bits), Address: address(a)}, number)
+			prefix.add(abiVarvelPrefix6{Length: uint32(bits), Address: address(a)}, numbers[e.PortSet])
 		}
 	}
 	return errors.Join(
-		e4.install(s.objects.maps["exact4"], index, hashSpec(4)),
-		e6.install(s.objects.maps["exact6"], index, hashSpec(16)),
-		p4.install(s.objects.maps["prefix4"], index, trieSpec(8)),
-		p6.install(s.objects.maps["prefix6"], index, trieSpec(20)),
+		exact.install(s.objects.maps["exact6"], index, hashSpec(16)),
+		prefix.install(s.objects.maps["prefix6"], index, trieSpec(20)),
 	)
 }
 
-// acquire counts one more user of a loaded rule set and returns its index.
-func (s *ruleSets) acquire(id string) (uint32, error) {
+// acquire counts one more user of a loaded rule set.
+func (s *ruleSets) acquire(id string) (*loadedSet, error) {
 	set, ok := s.byID[id]
 	if !ok {
-		return 0, fmt.Errorf("%w: %s", ErrUnknownRuleSet, id)
+		return nil, fmt.Errorf("%w: %s", ErrUnknownRuleSet, id)
 	}
 	set.users++
-	return set.index, nil
+	return set, nil
 }
 
 // release counts one user less.
@@ -159,7 +176,7 @@ func (s *ruleSets) sweep(now time.Time) error {
 // so no program still judges by the old maps or port sets when they are reused.
 func (s *ruleSets) unload(set *loadedSet) error {
 	var errs []error
-	for _, name := range []string{"exact4", "exact6", "prefix4", "prefix6"} {
+	for _, name := range []string{"buckets4", "ranges4", "exact6", "prefix6"} {
 		errs = append(errs, absent(s.objects.maps[name].Delete(set.index)))
 	}
 	for _, key := range set.ports {
@@ -208,10 +225,31 @@ func trieSpec(keySize uint32) *ebpf.MapSpec {
 	return &ebpf.MapSpec{Type: ebpf.LPMTrie, KeySize: keySize, ValueSize: 4, Flags: noPrealloc}
 }
 
-// noPrealloc is BPF_F_NO_PREALLOC, which tries demand.
-const noPrealloc = 1
+// Flags of maps (include/uapi/linux/bpf.h): tries demand the first, and arrays of
+// different sizes in one outer map the second.
+const (
+	noPrealloc = 1 << 0
+	innerMap   = 1 << 12
+)
 
-func word4(a netip.Addr) uint32 {
-	raw := a.As4()
-	return nativeUint32(raw[:])
+// installArray makes an array of values and puts it at index of an outer map.
+func installArray[V any](outer *ebpf.Map, index uint32, values []V, flags uint32) error {
+	keys := make([]uint32, len(values))
+	for i := range keys {
+		keys[i] = uint32(i)
+	}
+	inner, err := ebpf.NewMap(&ebpf.MapSpec{
+		Type: ebpf.Array, KeySize: 4, ValueSize: uint32(binary.Size(values[0])), MaxEntries: uint32(len(values)), Flags: flags,
+	})
+	if err != nil {
+		return fmt.Errorf("make an array of %d entries: %w", len(values), err)
+	}
+	defer inner.Close()
+	if _, err := inner.BatchUpdate(keys, values, nil); err != nil {
+		return fmt.Errorf("fill an array of %d entries: %w", len(values), err)
+	}
+	if err := outer.Put(index, inner); err != nil {
+		return fmt.Errorf("install an array of %d entries: %w", len(values), full(err, "rule sets"))
+	}
+	return nil
 }

@@ -71,14 +71,14 @@ func (k *Kernel) UseRuleSet(cgroupID uint64, id string) error {
 	if !ok {
 		return ErrUnknownRun
 	}
-	index, err := k.sets.acquire(id)
+	set, err := k.sets.acquire(id)
 	if err != nil {
 		return err
 	}
 	old := r.Ruleset
-	r.Ruleset = index
+	r.Ruleset, r.Ranges4 = set.index, set.small
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
-		k.sets.release(index)
+		k.sets.release(set.index)
 		return fmt.Errorf("switch the run's rule set: %w", err)
 	}
 	k.runs[cgroupID] = r

@@ -85,11 +85,14 @@ type socketVarvelRun struct {
 	_       structs.HostLayout
 	Ruleset uint32
 	Flags   uint32
+	Ranges4 uint32
+	Unused  uint32
 }
 
 type socketVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
+	Rules      socketVarvelRun
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
@@ -112,15 +115,15 @@ type socketVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	socketMapAccepted           = "accepted"
+	socketMapBuckets4           = "buckets4"
 	socketMapCounters           = "counters"
 	socketMapEvents             = "events"
-	socketMapExact4             = "exact4"
 	socketMapExact6             = "exact6"
 	socketMapNames              = "names"
 	socketMapNode               = "node"
 	socketMapPortSets           = "port_sets"
-	socketMapPrefix4            = "prefix4"
 	socketMapPrefix6            = "prefix6"
+	socketMapRanges4            = "ranges4"
 	socketMapRedirects          = "redirects"
 	socketMapRuns               = "runs"
 	socketMapSockets            = "sockets"
@@ -185,15 +188,15 @@ type socketProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
-	Exact4    *ebpf.MapSpec `ebpf:"exact4"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
-	Prefix4   *ebpf.MapSpec `ebpf:"prefix4"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
+	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
@@ -226,15 +229,15 @@ func (o *socketObjects) Close() error {
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
-	Exact4    *ebpf.Map `ebpf:"exact4"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
-	Prefix4   *ebpf.Map `ebpf:"prefix4"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
+	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
@@ -243,15 +246,15 @@ type socketMaps struct {
 func (m *socketMaps) Close() error {
 	return _SocketClose(
 		m.Accepted,
+		m.Buckets4,
 		m.Counters,
 		m.Events,
-		m.Exact4,
 		m.Exact6,
 		m.Names,
 		m.Node,
 		m.PortSets,
-		m.Prefix4,
 		m.Prefix6,
+		m.Ranges4,
 		m.Redirects,
 		m.Runs,
 		m.Sockets,

@@ -85,11 +85,14 @@ type traceVarvelRun struct {
 	_       structs.HostLayout
 	Ruleset uint32
 	Flags   uint32
+	Ranges4 uint32
+	Unused  uint32
 }
 
 type traceVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
+	Rules      traceVarvelRun
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
@@ -112,15 +115,15 @@ type traceVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	traceMapAccepted    = "accepted"
+	traceMapBuckets4    = "buckets4"
 	traceMapCounters    = "counters"
 	traceMapEvents      = "events"
-	traceMapExact4      = "exact4"
 	traceMapExact6      = "exact6"
 	traceMapNames       = "names"
 	traceMapNode        = "node"
 	traceMapPortSets    = "port_sets"
-	traceMapPrefix4     = "prefix4"
 	traceMapPrefix6     = "prefix6"
+	traceMapRanges4     = "ranges4"
 	traceMapRedirects   = "redirects"
 	traceMapRuns        = "runs"
 	traceMapSockets     = "sockets"
@@ -181,15 +184,15 @@ type traceProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
-	Exact4    *ebpf.MapSpec `ebpf:"exact4"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
-	Prefix4   *ebpf.MapSpec `ebpf:"prefix4"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
+	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
@@ -222,15 +225,15 @@ func (o *traceObjects) Close() error {
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
-	Exact4    *ebpf.Map `ebpf:"exact4"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
-	Prefix4   *ebpf.Map `ebpf:"prefix4"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
+	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
@@ -239,15 +242,15 @@ type traceMaps struct {
 func (m *traceMaps) Close() error {
 	return _TraceClose(
 		m.Accepted,
+		m.Buckets4,
 		m.Counters,
 		m.Events,
-		m.Exact4,
 		m.Exact6,
 		m.Names,
 		m.Node,
 		m.PortSets,
-		m.Prefix4,
 		m.Prefix6,
+		m.Ranges4,
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
