@@ -43,28 +43,39 @@ type Event struct {
 }
 
 // Events reads events and gives each to handle, one after the other, until ctx
-// ends. Events that found the ring full are counted in Counters.Lost.
+// ends. Events that found the ring full are counted in Counters.Lost. It is
+// called once.
 func (k *Kernel) Events(ctx context.Context, handle func(Event)) error {
 	r, err := ringbuf.NewReader(k.objects.maps["events"])
 	if err != nil {
 		return fmt.Errorf("read kernel events: %w", err)
 	}
+	k.flushes.open(r.Flush)
+	defer k.flushes.close()
 	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
 	defer r.Close()
 	var rec ringbuf.Record
 	for {
-		if err := r.ReadInto(&rec); err != nil {
-			if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
-				return nil
+		err := r.ReadInto(&rec)
+		switch {
+		case err == nil:
+			if e, ok := k.decode(rec.RawSample); ok {
+				handle(e)
 			}
+		case errors.Is(err, ringbuf.ErrFlushed):
+			k.flushes.done()
+		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
+			return nil
+		default:
 			return fmt.Errorf("read kernel events: %w", err)
-		}
-		if e, ok := k.decode(rec.RawSample); ok {
-			handle(e)
 		}
 	}
 }
+
+// Flush returns when every event that the kernel has sent so far was handled, or
+// ctx ends, or nobody reads events.
+func (k *Kernel) Flush(ctx context.Context) error { return k.flushes.wait(ctx) }
 
 // decode turns a record of the ring into an Event. The kernel wrote it, in the
 // layout of the generated types.

@@ -245,3 +245,32 @@ func TestReconnectedSocketIsJudgedAgain(t *testing.T) {
 		t.Errorf("%d arrived, want the control only", n)
 	}
 }
+
+func TestFlushWaitsForWhatWasSent(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, _ := e.newRun(t, "run_g", false)
+	if err := e.Flush(t.Context()); err != nil {
+		t.Errorf("nobody reads: %v", err)
+	}
+	events := e.collect(t)
+	waitFor(t, "the reader", func() bool {
+		e.flushes.mu.Lock()
+		defer e.flushes.mu.Unlock()
+		return e.flushes.start != nil
+	})
+	for range 20 {
+		in(t, cgroup, "dial", "tcp4", "192.0.2.1:9")
+		if err := e.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		denied := 0
+		for len(events) > 0 {
+			if ev := <-events; ev.Kind == EventDenied {
+				denied++
+			}
+		}
+		if denied != 1 {
+			t.Fatalf("%d denials were handled before Flush returned, want 1", denied)
+		}
+	}
+}

@@ -34,6 +34,7 @@ type Kernel struct {
 	objects *objects
 	links   []link.Link
 	netns   uint64 // cookie of our network namespace
+	flushes flushes
 
 	mu    sync.Mutex
 	node  abiVarvelNode

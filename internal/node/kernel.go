@@ -90,11 +90,14 @@ func (n *node) leaveCgroups() error {
 // kernelEvent records what the kernel saw.
 func (n *node) kernelEvent(e kernel.Event) {
 	run, ok := n.runs.ByCgroup(e.CgroupID)
+	if !ok {
+		run, ok = n.runs.EndedByCgroup(e.CgroupID)
+	}
 	switch {
 	case e.Kind == kernel.EventDenied || e.Kind == kernel.EventWouldDeny:
 		n.denials.note(run, e)
 	case !ok:
-		return // a run that has ended meanwhile; its end is recorded
+		return // a run that ended long ago; its end is recorded
 	case e.Kind == kernel.EventExec:
 		n.record(context.Background(), aboutRun(audit.Event{
 			Kind: audit.KindExec,

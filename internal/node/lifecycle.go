@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/decision"
@@ -28,11 +29,23 @@ func (h *runHandle) Started(s launch.Started) {
 
 // Exited implements launch.Handle. It answers with what the run was refused.
 func (h *runHandle) Exited(launch.Exit) string {
+	h.catchUp()
 	return summary(h.run.ID, h.n.history.Recent(h.run.CgroupID))
+}
+
+// catchUp waits until the run's events were recorded, while the run is still
+// known, so that they have its name. Later ones are told by the registry's ended runs.
+func (h *runHandle) catchUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := h.n.kernel.Flush(ctx); err != nil {
+		h.n.Log.Warn("the kernel's events are behind", "run", h.run.ID, "error", err)
+	}
 }
 
 // Ended implements launch.Handle.
 func (h *runHandle) Ended() {
+	h.catchUp()
 	ctx := context.Background()
 	counters, err := h.n.kernel.Counters(h.run.CgroupID)
 	if err != nil {

@@ -104,10 +104,20 @@ func (g *Registry) Remove(id string) {
 // Ended returns a run that has ended, as it was then. Only the latest ones are
 // remembered.
 func (g *Registry) Ended(id string) (*Run, bool) {
+	return g.findEnded(func(r *Run) bool { return r.ID == id })
+}
+
+// EndedByCgroup returns the run that has ended in the cgroup with that id. The
+// kernel may still have to say something about it.
+func (g *Registry) EndedByCgroup(id uint64) (*Run, bool) {
+	return g.findEnded(func(r *Run) bool { return r.CgroupID == id })
+}
+
+func (g *Registry) findEnded(match func(*Run) bool) (*Run, bool) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	for i := len(g.ended) - 1; i >= 0; i-- {
-		if g.ended[i].ID == id {
+		if match(g.ended[i]) {
 			return g.ended[i], true
 		}
 	}

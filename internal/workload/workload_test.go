@@ -39,6 +39,9 @@ func TestRegistry(t *testing.T) {
 	if got, ok := g.Ended("run_a"); !ok || got != a {
 		t.Errorf("the ended run is %v", got)
 	}
+	if got, ok := g.EndedByCgroup(1); !ok || got != a {
+		t.Errorf("in cgroup 1 ended %v", got)
+	}
 	if _, ok := g.Ended("run_b"); ok {
 		t.Error("a live run has ended")
 	}
