@@ -222,3 +222,33 @@ func TestOutsiderCannotReachARunsListener(t *testing.T) {
 		t.Error("a process outside the run reached its listener")
 	}
 }
+
+func TestPrunedNamesAreRefused(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, run := e.newRun(t, "run_a", false)
+	visitors, _ := e.openDoors(t)
+	for _, address := range []string{"198.18.0.7", "198.18.0.8"} {
+		if err := e.AllowName(run, netip.MustParseAddr(address), tcp443); err != nil {
+			t.Fatal(err)
+		}
+	}
+	talker := start(t, cgroup, "talk", "198.18.0.7:443")
+	if v := next(t, visitors); v.err != nil {
+		t.Fatal(v.err)
+	}
+	keep := netip.MustParseAddrPort("198.18.0.8:443")
+	if err := e.PruneNames(run, func(dst netip.AddrPort) bool { return dst == keep }); err != nil {
+		t.Fatal(err)
+	}
+	if got := in(t, cgroup, "dial", "tcp4", "198.18.0.7:443"); got != "EPERM" {
+		t.Errorf("the withdrawn name: %q, want EPERM", got)
+	}
+	if got := in(t, cgroup, "dial", "tcp4", keep.String()); !strings.HasPrefix(got, "ok") {
+		t.Errorf("the other name: %q", got)
+	}
+	talker.say(t, "hello")
+	waitFor(t, "the open connection to be refused", func() bool {
+		c, err := e.Counters(run)
+		return err == nil && c.Refused["stale"] > 0
+	})
+}

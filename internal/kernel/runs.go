@@ -117,15 +117,23 @@ func (k *Kernel) allowName(cgroupID uint64, key abiVarvelNameKey) error {
 	return nil
 }
 
-// ForgetNames withdraws every name of a run. Connections through the gateway are
-// cut at their next packet.
-func (k *Kernel) ForgetNames(cgroupID uint64) error {
+// PruneNames withdraws the names of a run that keep does not want any more.
+// Connections to them are refused, and open ones are cut at their next packet.
+func (k *Kernel) PruneNames(cgroupID uint64, keep func(netip.AddrPort) bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var errs []error
-	for i := range k.names[cgroupID] {
-		errs = append(errs, absent(k.objects.maps["names"].Delete(&k.names[cgroupID][i])))
+	var kept []abiVarvelNameKey
+	for _, key := range k.names[cgroupID] {
+		if keep(netip.AddrPortFrom(key.Address.addr(), key.Port)) {
+			kept = append(kept, key)
+			continue
+		}
+		errs = append(errs, absent(k.objects.maps["names"].Delete(&key)))
 	}
-	delete(k.names, cgroupID)
+	if len(errs) == 0 {
+		return nil
+	}
+	k.names[cgroupID] = kept
 	return errors.Join(append(errs, k.bumpGeneration())...)
 }

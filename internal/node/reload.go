@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -146,9 +147,16 @@ func (n *node) reapply(ctx context.Context, cfg *config.Config, run *workload.Ru
 	if !n.runs.Replace(&next) {
 		return false
 	}
-	if _, err := n.egress.Apply(ctx, &next); err != nil {
+	_, err := n.egress.Apply(ctx, &next)
+	if err == nil {
+		err = n.kernel.PruneNames(next.CgroupID, func(dst netip.AddrPort) bool {
+			_, granted := n.egress.Lookup(next.CgroupID, dst)
+			return granted
+		})
+	}
+	if err != nil {
 		n.degraded(health.RuleSetFailed, fmt.Sprintf("%s: %v", run.ID, err))
-		n.Log.Error("a live run keeps its old rules", "run", run.ID, "error", err)
+		n.Log.Error("a live run did not get all of its new rules", "run", run.ID, "error", err)
 		return false
 	}
 	n.well(health.RuleSetFailed)

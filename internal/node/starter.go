@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -192,9 +193,12 @@ func (n *node) release(run *workload.Run) error {
 	n.egress.Remove(run.CgroupID)
 	n.history.Forget(run.CgroupID)
 	n.denials.forget(run.CgroupID)
-	errs = append(errs, n.kernel.ForgetNames(run.CgroupID), n.lingering.add(run.CgroupID, time.Now()))
+	errs = append(errs, n.kernel.PruneNames(run.CgroupID, noName), n.lingering.add(run.CgroupID, time.Now()))
 	return errors.Join(append(errs, workload.Remove(run.CgroupPath))...)
 }
+
+// noName keeps none of an ended run's names.
+func noName(netip.AddrPort) bool { return false }
 
 // plan says how the launcher has to make the run.
 func (n *node) plan(cfg *config.Config, run *workload.Run) launch.Plan {
