@@ -1,0 +1,167 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestStartRefused starts daemons that cannot work. Each says what is wrong and
+// what to do, and leaves nothing behind.
+func TestStartRefused(t *testing.T) {
+	tests := []struct {
+		name  string
+		node  string // more lines of varvel.yaml; %[1]s is the test's folder
+		files map[string]string
+		as    user
+		argv  []string // before the daemon
+		taken string   // an address that somebody else listens on
+		want  []string
+	}{
+		{name: "not root", as: alice, want: []string{"needs root", "sudo"}},
+		{name: "several problems",
+			node: "metrics: { listen: nowhere }\nmetrcs: {}\n",
+			files: map[string]string{
+				"agents.d/a.yaml": "agent: a\nowner: x\negress:\n  - { cidr: 192.0.2.1/24 }\n  - { cidr: 127.0.0.0/8 }\n",
+				"agents.d/b.yaml": "agent: b\ntools: [nosuch]\n",
+				"agents.d/c.yaml": "agent: b\n",
+			},
+			want: []string{"varvel.yaml:7", "varvel.yaml:8", "metrcs", "a.yaml:4", "a.yaml:5", "b.yaml:2", "nosuch", "c.yaml:1"}},
+		{name: "no policy directory", node: "policy: { dirs: [%[1]s/nopolicy] }\n", want: []string{"nopolicy", "varvel.yaml:7"}},
+		{name: "bad policy", node: "policy: { dirs: [%[1]s/config/rego] }\n",
+			files: map[string]string{"rego/x.rego": "package varvel.custom\n\ndeny contains {\"rule\": \"x\"} if input.tol == \"x\"\n"},
+			want:  []string{"x.rego:3"}},
+		{name: "a bpffs that is a file", node: "bpffs: %[1]s/config/varvel.yaml\n", want: []string{"bpffs"}},
+		{name: "a bpffs that may not be mounted", argv: []string{"setpriv", "--bounding-set=-sys_admin", "--"},
+			want: []string{"no bpffs is mounted", "mount -t bpf"}},
+		{name: "no cgroup2", node: "cgroup: %[1]s/shared\n", want: []string{"not in a cgroup v2 mount", "cgroup"}},
+		{name: "issuer port taken", taken: "127.0.0.1:9471", want: []string{"issuer.listen", "in use"}},
+		{name: "metrics port taken", taken: "127.0.0.1:9469", want: []string{"metrics.listen", "in use"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newRealm(t).newNode(t, options{files: tt.files, manual: true})
+			n.override(tt.node)
+			if tt.taken != "" {
+				n.take(tt.taken)
+			}
+			r := n.do(tt.as, append(append([]string{"timeout", "20"}, tt.argv...), bin("varveld"), "--config", filepath.Join(n.dir, "config"))...)
+			if r.code == 0 || r.code > 2 {
+				t.Errorf("exit status %d", r.code)
+			}
+			contains(t, "the daemon", r.stderr, tt.want...)
+
+			if strings.Contains(r.stderr, "goroutine") {
+				t.Errorf("it panicked:\n%s", r.stderr)
+			}
+		})
+	}
+}
+
+// override puts lines into varvel.yaml in place of those with the same key.
+func (n *node) override(lines string) {
+	if strings.Contains(lines, "%") {
+		lines = fmt.Sprintf(lines, n.dir)
+	}
+	text := n.commons
+	for line := range strings.Lines(lines) {
+		key, _, _ := strings.Cut(line, ":")
+		for old := range strings.Lines(text) {
+			if strings.HasPrefix(old, key+":") {
+				text = strings.Replace(text, old, "", 1)
+			}
+		}
+		text += line
+	}
+	n.configure("varvel.yaml", text)
+}
+
+// take listens on the node for the rest of the test.
+func (n *node) take(address string) {
+	n.t.Helper()
+	var l net.Listener
+	err := n.realm.node.Do(func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.taken = l
+}
+
+// TestSecondDaemon: the first one goes on as if nothing had happened.
+func TestSecondDaemon(t *testing.T) {
+	n := newRealm(t).newNode(t, options{files: map[string]string{"agents.d/bot.yaml": killAgent}})
+	send := n.run("bot", bin("client"), "act", "send", "x", "tcp4/"+at(v4(hostListed)))
+	r := n.try(root)
+	if r.code != 1 {
+		t.Errorf("exit status %d", r.code)
+	}
+	contains(t, "the second daemon", r.stderr, "another varveld uses "+n.dir+"/state", "state_dir")
+	n.must(alice, send...)
+	// With a state of its own, but everything else shared.
+	n.configure("varvel.yaml", strings.Replace(n.commons, n.dir+"/state", n.dir+"/state2", 1))
+	r = n.try(root)
+	if r.code != 1 {
+		t.Errorf("a daemon with another state: %s", r)
+	}
+	t.Logf("with a state of its own: %s", r.stderr)
+	n.configure("varvel.yaml", n.commons)
+	n.must(alice, send...)
+	r = n.do(alice, n.run("bot", bin("client"), "act", "send", "x", "tcp4/"+at(v4(hostUnlisted)))...)
+	contains(t, "after that", r.stdout, "EPERM")
+}
+
+// TestFullDisk: what changes something stops first, and the health says so.
+func TestFullDisk(t *testing.T) {
+	n := newRealm(t).newNode(t, options{
+		files: toolFiles(), manual: true,
+		node: "audit: { segment_size: 128KiB, reserve: 128KiB }\napproval: { in_band: 1s }\nroles: { approver: { users: [bin] }, viewer: { users: [bin] } }\n",
+	})
+	state := filepath.Join(n.dir, "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.must(root, "mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", state)
+	n.before = n.mountinfo()
+	n.start()
+	s := n.shell("bot")
+	look := []string{"curl", "-sS", "-m", "20", "-w", " %{http_code}", "http://tool.e2e.test:8080/look/x"}
+	if r := s.do(look...); r.stdout != "done\n 200" {
+		t.Fatalf("before: %s", r)
+	}
+	n.do(root, "dd", "if=/dev/zero", "of="+state+"/ballast", "bs=4k")
+	// The approvals' journal has no room of its own set aside.
+	contains(t, "a held request", s.do(post("/drop", "full")...).stdout, "status=503", "approval.error", `"retry":true`)
+	// The log has, and comes down to its reserve.
+	var r result
+	n.eventually("runs are refused", func() bool {
+		r = n.do(alice, n.run("bot", "true")...)
+		return r.code == 125
+	})
+	contains(t, "a run on a full disk", r.stderr, "audit", "disk")
+	if r := s.do(look...); r.stdout != "done\n 200" {
+		t.Errorf("a read while the log has its reserve: %s", r)
+	}
+	if r := s.do(bin("client"), "act", "send", "full", "tcp4/"+at(v4(hostUnlisted))); !strings.Contains(r.stdout, "EPERM") {
+		t.Errorf("an unlisted target on a full disk: %s", r)
+	}
+	if got := len(n.events("--effect", "deny", "--kind", "connect")); got != 1 {
+		t.Errorf("the log has %d denials, not the one that was", got)
+	}
+	n.eventually("red", func() bool { return n.do(root, n.varvel("status")...).code == 1 })
+	n.healthy(false, "audit-")
+	// Now everything is used up, and nothing happens that is not recorded.
+	n.eventually("reads are refused", func() bool { return strings.HasSuffix(s.do(look...).stdout, "503") })
+	n.must(root, "rm", state+"/ballast")
+	n.eventually("green again", func() bool { return n.do(root, n.varvel("status")...).code == 0 })
+	n.must(alice, n.run("bot", "true")...)
+	n.must(root, n.varvel("audit", "verify", "--dir", state+"/audit")...)
+	if n.sink.unlisted() != 0 || n.tool.count("/drop full") != 0 {
+		t.Error("what was refused has arrived")
+	}
+}
