@@ -1,0 +1,92 @@
+// Varvel-bench measures what Varvel costs, and writes bench/results.json. It is
+// not shipped.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/varvel/varvel/internal/bench"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "varvel-bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run is one of the parts of the benchmark.
+func run(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case bench.ArgWorker:
+			cpu, err := strconv.Atoi(args[len(args)-1])
+			if err != nil {
+				return err
+			}
+			return bench.Work(os.Stdin, os.Stdout, cpu)
+		case bench.ArgWorld:
+			return bench.Serve(ctx, os.Stdin, os.Stdout)
+		case bench.ArgInside:
+			return inside(ctx, args[1:])
+		}
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("it loads kernel programs and makes network namespaces, so it needs root: sudo make bench")
+	}
+	return again(ctx, args)
+}
+
+// again starts this program in a network namespace of its own.
+func again(ctx context.Context, args []string) error {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{bench.ArgInside}, args...)...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		os.Exit(exit.ExitCode()) // it has said why
+	}
+	return err
+}
+
+// inside measures.
+func inside(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("varvel-bench", flag.ExitOnError)
+	o := bench.Options{Output: os.Stdout}
+	flags.StringVar(&o.Bin, "bin", "bin", "folder with varveld and varvel")
+	flags.StringVar(&o.Only, "only", "", "names of figures, separated by commas; all by default")
+	flags.BoolVar(&o.Quick, "quick", false, "few rounds: shows that it works, not how fast it is")
+	out := flags.String("out", filepath.Join("bench", "results.json"), "file to write")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	results, err := bench.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	return write(*out, results)
+}
+
+func write(path string, results []bench.Result) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(bench.WriteJSON(f, results), f.Close())
+}

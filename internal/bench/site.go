@@ -1,0 +1,143 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/varvel/varvel/internal/kernel"
+	"github.com/varvel/varvel/internal/kernel/measure"
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// site is where figures are measured: a network, cgroups, files.
+type site struct {
+	options Options
+	dir     string // of temporary files
+	cpu     int    // of the measured worker
+	cgroups *workload.Cgroups
+	closers []func() error
+}
+
+// openSite prepares everything that figures share.
+func openSite(ctx context.Context, o Options) (_ *site, err error) {
+	s := &site{options: o, cpu: runtime.NumCPU() - 1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.dir, err = os.MkdirTemp("", sitePrefix); err != nil {
+		return nil, err
+	}
+	s.onClose(func() error { return os.RemoveAll(s.dir) })
+	if err := os.Chmod(s.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if s.cgroups, err = workload.OpenCgroups("", fmt.Sprint(sitePrefix, os.Getpid())); err != nil {
+		return nil, err
+	}
+	s.onClose(func() error { return workload.Remove(s.top()) })
+	if err := errors.Join(mountBPFFS(), sweep(s.cgroups.Root)); err != nil {
+		return nil, err
+	}
+	world, err := startWorld(ctx, s.caFile())
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(world.stop)
+	// The kernel takes a dead process's wire away only after a while, and the
+	// next site needs the name.
+	s.onClose(func() error { return command(context.WithoutCancel(ctx), "ip", "link", "delete", "wire") })
+	return s, nil
+}
+
+func (s *site) caFile() string { return filepath.Join(s.dir, "ca.pem") }
+
+func (s *site) top() string { return filepath.Dir(s.cgroups.Runs) }
+
+func (s *site) onClose(f func() error) { s.closers = append(s.closers, f) }
+
+// close undoes everything, the last first.
+func (s *site) close() error {
+	var errs []error
+	for len(s.closers) > 0 {
+		last := len(s.closers) - 1
+		errs = append(errs, s.closers[last]())
+		s.closers = s.closers[:last]
+	}
+	return errors.Join(errs...)
+}
+
+const bpffs = "/sys/fs/bpf"
+
+func mountBPFFS() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(bpffs, &st); err == nil && st.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", bpffs, "bpf", 0, ""); err != nil {
+		return fmt.Errorf("mount bpffs: %w", err)
+	}
+	return nil
+}
+
+func (s *site) pins() string { return filepath.Join(bpffs, filepath.Base(s.top())) }
+
+// openKernel puts the shipped programs into force for the site's runs.
+func (s *site) openKernel() (*kernel.Kernel, error) {
+	return kernel.Open(kernel.Config{
+		Runs: s.cgroups.Runs, Daemon: s.cgroups.Daemon, Level: s.cgroups.Level(),
+		Pins: s.pins(), Log: slog.New(slog.DiscardHandler),
+	})
+}
+
+// closeKernel takes them away.
+func (s *site) closeKernel(k *kernel.Kernel) error {
+	k.Close()
+	return kernel.Unpin(s.pins())
+}
+
+// worker starts a worker that ends with the site.
+func (s *site) worker(ctx context.Context, cgroup string) (*process, error) {
+	p, err := startWorker(ctx, cgroup, s.cpu)
+	if err == nil {
+		s.onClose(p.stop)
+	}
+	return p, err
+}
+
+// noopWorker starts a worker whose sockets pass programs that do nothing.
+func (s *site) noopWorker(ctx context.Context) (*process, error) {
+	dir := filepath.Join(s.top(), "noop")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	s.onClose(func() error { return workload.Remove(dir) })
+	noop, err := measure.AttachNoop(dir)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(noop.Close)
+	return s.worker(ctx, dir)
+}
+
+// runWorker starts a worker in a run of its own, with a rule set.
+func (s *site) runWorker(ctx context.Context, k *kernel.Kernel, name string, m mixture) (*process, error) {
+	dir, id, err := s.cgroups.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() error { return workload.Remove(dir) })
+	if err := errors.Join(k.AddRun(id, false), k.LoadRuleSet(m.rules), k.UseRuleSet(id, m.rules.ID)); err != nil {
+		return nil, fmt.Errorf("govern the run %s: %w", name, err)
+	}
+	s.onClose(func() error { return k.RemoveRun(id) })
+	return s.worker(ctx, dir)
+}
