@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,19 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "helper" {
 		os.Exit(helper(os.Args[2], os.Args[3:]))
 	}
+	heedSignals()
 	os.Exit(m.Run())
+}
+
+// heedSignals makes what the tests start begin with the default action for
+// signals that this process was started to ignore, as under nohup: a shell can't
+// trap what was ignored on entry (POSIX, trap).
+func heedSignals() {
+	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 }
 
 // fakeStarter makes cgroups and lets everybody start everything.
