@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,7 @@ import (
 // act is what the client does: one thing, and prints how it went.
 func act(args []string) int {
 	acts := map[string]func([]string) error{
-		"send": sendAct, "resolve": resolveAct, "flood": floodAct, "keep": keepAct, "ask": askAct,
+		"send": sendAct, "resolve": resolveAct, "flood": floodAct, "keep": keepAct, "ask": askAct, "push": pushAct,
 	}
 	if len(args) == 0 || acts[args[0]] == nil {
 		fmt.Println("no such act")
@@ -139,6 +140,27 @@ func question(network, server, name string, limit time.Duration) error {
 		err = errors.New(dns.RcodeToString[reply.Rcode])
 	}
 	return err
+}
+
+// pushAct writes so many bytes, closes, and is gone: push BYTES NETWORK/ADDRESS.
+// Whoever calls it expects that the kernel delivers what was written.
+func pushAct(args []string) error {
+	size, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	network, address, _ := strings.Cut(args[1], "/")
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		return err
+	}
+	if err := conn.(*net.TCPConn).SetWriteBuffer(2 * size); err != nil {
+		return err
+	}
+	if _, err := conn.Write(make([]byte, size)); err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // askAct prints the answer of the run's own name server: ask TYPE NAME...

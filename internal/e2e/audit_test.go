@@ -171,17 +171,17 @@ func TestCrowd(t *testing.T) {
 // allEnded checks that the log has the start, a denial and the end of each run.
 func (n *node) allEnded(runs int) {
 	n.t.Helper()
-	seen := map[string]int{}
+	seen := map[string][]string{}
 	n.eventually("every run has ended in the log", func() bool { return len(n.events("--kind", "run.end")) == runs })
 	for _, e := range n.events() {
 		switch {
 		case e.Kind == audit.KindRunStart || e.Kind == audit.KindRunEnd, e.Kind == audit.KindConnect && e.Effect == "deny":
-			seen[e.Run]++
+			seen[e.Run] = append(seen[e.Run], fmt.Sprintf("%s %s %+v %v", e.Kind, e.Component, e.Target, e.Reasons))
 		}
 	}
-	for run, count := range seen {
-		if count != 3 {
-			n.t.Errorf("%s has %d events, not start, denial and end", run, count)
+	for run, list := range seen {
+		if len(list) != 3 {
+			n.t.Errorf("%s has not just start, denial and end:\n\t%s", run, strings.Join(list, "\n\t"))
 		}
 	}
 	if len(seen) != runs {
