@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/decision"
@@ -26,6 +28,11 @@ func (n *node) clearUp(ctx context.Context) (err error) {
 	if n.cgroups, err = workload.OpenCgroups(n.Config().Node.Cgroup, "varvel"); err != nil {
 		return err
 	}
+	for _, dir := range []string{n.Config().Node.BPFFS, filepath.Dir(n.cgroups.Runs)} {
+		if err := n.claim(dir); err != nil {
+			return err
+		}
+	}
 	left, err := n.cgroups.Leftovers()
 	if err != nil {
 		return err
@@ -38,6 +45,21 @@ func (n *node) clearUp(ctx context.Context) (err error) {
 		return fmt.Errorf("runs of an earlier daemon are still there: %w", err)
 	}
 	return kernel.Unpin(n.pins())
+}
+
+// claim makes sure that no other daemon uses a directory, also one with another
+// state_dir: what it has there would be taken for leftovers.
+func (n *node) claim(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("claim %s: %w", dir, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return fmt.Errorf("another varveld uses %s; stop it first, or give this one its own bpffs and cgroup", dir)
+	}
+	n.onStop(f.Close)
+	return nil
 }
 
 func (n *node) endLeftover(ctx context.Context, dir string) error {
@@ -72,7 +94,7 @@ func (n *node) openKernel(context.Context) (err error) {
 		return kernel.Unpin(n.pins())
 	})
 	n.denials = newDenials(n)
-	n.lingering = &lingering{kernel: n.kernel, ended: n.totals.add}
+	n.lingering = &lingering{kernel: n.kernel, drained: n.cut, ended: n.totals.add}
 	n.addTask("ended runs", n.lingering.run)
 	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })
 	n.addTask("kernel losses", n.watchLosses)

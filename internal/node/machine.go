@@ -34,7 +34,7 @@ func (n *node) checkMachine(context.Context) error {
 // ensureBPFFS mounts a bpffs at dir if there is none.
 func ensureBPFFS(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the mount point for bpffs: %w", err)
+		return fmt.Errorf("make the mount point for bpffs (set `bpffs` to a directory that can be made): %w", err)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {

@@ -132,7 +132,7 @@ func (g egressEvents) Name(ctx context.Context, e egress.NameEvent) error {
 	})
 	return g.n.log.Append(context.WithoutCancel(ctx), aboutRun(audit.Event{
 		Kind: audit.KindDNS, Effect: e.Effect, Would: e.Would, Reasons: []decision.Reason{e.Reason},
-		DNS:    &audit.DNS{Name: e.Name, Type: e.Type, Code: e.Code},
+		DNS:    &audit.DNS{Name: strings.TrimSuffix(e.Name, "."), Type: e.Type, Code: e.Code},
 		Target: &audit.Target{Name: strings.TrimSuffix(e.Name, ".")},
 		Count:  e.Unrecorded + 1,
 	}, e.Run), decision.Appended)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -181,24 +180,38 @@ func (n *node) govern(ctx context.Context, run *workload.Run) (err error) {
 	}, run), decision.Durable)
 }
 
-// release takes everything away that govern has put in force.
+// release takes everything away that govern has put in force: tokens and what
+// waits for people at once, connections a moment later (see lingering).
 func (n *node) release(run *workload.Run) error {
 	n.broker.Revoke(run.ID)
-	n.gateway.Revoke(run.ID)
 	errs := []error{n.approvals.CancelRun(context.Background(), run.ID)}
+	errs = append(errs, n.lingering.add(run, time.Now()))
 	n.runs.Remove(run.ID)
+	n.history.Forget(run.CgroupID)
+	n.denials.forget(run.CgroupID)
+	return errors.Join(append(errs, workload.Remove(run.CgroupPath))...)
+}
+
+// cut ends a run's connections through the gateway, and its names.
+func (n *node) cut(run *workload.Run) {
+	n.gateway.Revoke(run.ID)
 	if s, ok := n.egress.Stats(run.CgroupID); ok {
 		n.totals.addQuestions(s)
 	}
 	n.egress.Remove(run.CgroupID)
-	n.history.Forget(run.CgroupID)
-	n.denials.forget(run.CgroupID)
-	errs = append(errs, n.kernel.PruneNames(run.CgroupID, noName), n.lingering.add(run.CgroupID, time.Now()))
-	return errors.Join(append(errs, workload.Remove(run.CgroupPath))...)
 }
 
-// noName keeps none of an ended run's names.
-func noName(netip.AddrPort) bool { return false }
+// connectedRuns finds the runs whose connections the gateway serves: live ones,
+// and those that have just ended.
+type connectedRuns struct{ n *node }
+
+// ByCgroup implements gateway.Runs.
+func (c connectedRuns) ByCgroup(id uint64) (*workload.Run, bool) {
+	if run, ok := c.n.runs.ByCgroup(id); ok {
+		return run, true
+	}
+	return c.n.lingering.draining(id)
+}
 
 // plan says how the launcher has to make the run.
 func (n *node) plan(cfg *config.Config, run *workload.Run) launch.Plan {
