@@ -11,6 +11,7 @@ char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
+#define LOOPBACK_IFINDEX 1 /* in every network namespace (include/net/flow.h) */
 
 static __always_inline bool transport_allowed(const struct bpf_sock *sk)
 {
@@ -342,48 +343,30 @@ static __always_inline int packet_judge(struct packet *p)
 	return packet_allow(p);
 }
 
-/* Has this very destination been allowed under the current rules? */
+/*
+ * Is it known that this packet may go where its header says? What the socket was
+ * allowed is compared with the packet, not with the socket's idea of its peer: a
+ * routing header makes the two differ. A loopback listener can change hands until
+ * the handshake has ended, so before that it is looked up each time.
+ */
 static __always_inline bool packet_known(const struct packet *p)
 {
 	const struct varvel_socket *s = p->socket;
 
-	return s->flags & SOCKET_JUDGED && !(s->flags & SOCKET_REDIRECTED) &&
-	       s->generation == p->node->generation && s->port == p->to.port &&
-	       address_equal(&s->dst, &p->to.address);
-}
-
-/* The peer that a connected socket has; IPv4 is mapped. */
-static __always_inline void peer_of(struct bpf_sock *sk, struct dest *d)
-{
-	if (sk->family == AF_INET) {
-		dest_v4(d, field(sk, dst_ip4));
-	} else {
-		d->address.word[0] = field(sk, dst_ip6[0]);
-		d->address.word[1] = field(sk, dst_ip6[1]);
-		d->address.word[2] = field(sk, dst_ip6[2]);
-		d->address.word[3] = field(sk, dst_ip6[3]);
-		d->v4 = is_mapped(&d->address);
-	}
-	d->port = bpf_ntohs(sk->dst_port);
-	d->protocol = IPPROTO_TCP;
-}
-
-/*
- * A TCP socket's peer is in the socket, so the common packet is not even parsed.
- * A listener has no peer: its SYN-ACKs are judged one by one.
- */
-static __always_inline bool tcp_known(struct packet *p)
-{
-	const struct varvel_socket *s = p->socket;
-
-	if (p->sk->protocol != IPPROTO_TCP || !p->sk->dst_port)
-		return false;
 	if (!(s->flags & SOCKET_JUDGED) || s->generation != p->node->generation)
 		return false;
-	peer_of(p->sk, &p->to);
 	if (s->flags & SOCKET_REDIRECTED)
-		return to_door(p);
-	return s->port == p->to.port && address_equal(&s->dst, &p->to.address);
+		return p->to.protocol == IPPROTO_TCP && to_door(p);
+	if (s->port != p->to.port || !address_equal(&s->dst, &p->to.address))
+		return false;
+	return !is_loopback(&p->to) ||
+	       (p->to.protocol == IPPROTO_TCP && p->sk->state == BPF_TCP_ESTABLISHED);
+}
+
+/* Loopback stays on the machine: a socket can be bound to another device. */
+static __always_inline bool leaves_loopback(const struct packet *p)
+{
+	return is_loopback(&p->to) && p->skb->ifindex != LOOPBACK_IFINDEX;
 }
 
 SEC("cgroup_skb/egress")
@@ -401,15 +384,15 @@ int varvel_egress(struct __sk_buff *skb)
 	p.socket = bpf_sk_storage_get(&sockets, p.sk, NULL, 0);
 	if (!p.socket)
 		return packet_refuse(&p, REASON_NO_RUN, true);
-	if (tcp_known(&p))
+	if (!parse(&p))
+		return packet_refuse(&p, REASON_MALFORMED, false);
+	if (leaves_loopback(&p))
+		return packet_refuse(&p, REASON_LOOPBACK_FOREIGN, true);
+	if (packet_known(&p))
 		return 1;
 	p.stale = p.socket->flags & SOCKET_JUDGED && p.socket->generation != p.node->generation;
 	if (!socket_refresh(p.socket, p.node))
 		return packet_refuse(&p, REASON_NO_RUN, true);
-	if (!parse(&p))
-		return packet_refuse(&p, REASON_MALFORMED, false);
-	if (packet_known(&p))
-		return 1;
 	if (to_door(&p) && was_redirected(&p))
 		return packet_redirected(&p);
 	return packet_judge(&p);

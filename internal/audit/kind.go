@@ -45,6 +45,9 @@ const (
 	ActivityGranted        Activity = "granted"         // enough people approved
 	ActivityDenied         Activity = "denied"          // somebody refused
 	ActivityExpired        Activity = "expired"         // nobody answered in time
+	ActivityVoted          Activity = "voted"           // somebody approved, and more have to
+	ActivityCancelled      Activity = "cancelled"       // the run ended, or policy or tool changed
+	ActivityVoided         Activity = "voided"          // the step told just before did not take effect
 	ActivityClaimed        Activity = "claimed"         // the one execution is about to start
 	ActivitySettled        Activity = "settled"         // the execution's outcome is known
 	ActivityOutcomeUnknown Activity = "outcome-unknown" // it was claimed, and nothing says how it ended
@@ -54,6 +57,6 @@ const (
 func ApprovalActivities() []Activity {
 	return []Activity{
 		ActivityRequested, ActivityGranted, ActivityDenied, ActivityExpired,
-		ActivityClaimed, ActivitySettled, ActivityOutcomeUnknown,
+		ActivityVoted, ActivityCancelled, ActivityVoided, ActivityClaimed, ActivitySettled, ActivityOutcomeUnknown,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/varvel/varvel/internal/config"
@@ -42,14 +43,16 @@ func private() []block {
 // once and is safe for concurrent use.
 type Scope struct {
 	private []block
+	own     func() ([]net.Addr, error) // the node's addresses
 }
 
 // NewScope returns a scope.
-func NewScope() *Scope { return &Scope{private()} }
+func NewScope() *Scope { return &Scope{private(), net.InterfaceAddrs} }
 
 // Check returns nil if a name that may lead to within may lead to addr, else
 // an error that wraps ErrAddressRefused and says why. Public addresses need no
-// within. Metadata services, link-local, multicast and synthetic addresses are
+// within, but those of this node do: a service there would take the gateway for a
+// program of the node. Metadata services, link-local, multicast and synthetic addresses are
 // never allowed. An address that holds an IPv4 address inside (IPv4-mapped,
 // IPv4-compatible, NAT64, 6to4, Teredo, ISATAP) is judged as both.
 func (s *Scope) Check(addr netip.Addr, within []netip.Prefix) error {
@@ -79,6 +82,21 @@ func (s *Scope) check(addr netip.Addr, within []netip.Prefix) error {
 	for _, b := range s.private {
 		if b.prefix.Contains(addr) && !granted(addr, within, 0) {
 			return fmt.Errorf("%w: %s is %s (%s), and within does not list it", ErrAddressRefused, addr, b.what, b.prefix)
+		}
+	}
+	return s.checkOwn(addr, within)
+}
+
+// checkOwn refuses the node's own addresses, as they are at this moment.
+func (s *Scope) checkOwn(addr netip.Addr, within []netip.Prefix) error {
+	own, err := s.own()
+	if err != nil {
+		return fmt.Errorf("%w: this node's own addresses cannot be listed: %w", ErrAddressRefused, err)
+	}
+	for _, a := range own {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().Unmap() == addr && !granted(addr, within, 0) {
+			return fmt.Errorf("%w: %s is this node's own, and within does not list it", ErrAddressRefused, addr)
 		}
 	}
 	return nil

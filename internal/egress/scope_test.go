@@ -2,6 +2,7 @@ package egress
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 )
@@ -71,5 +72,26 @@ func TestFilter(t *testing.T) {
 	allowed, refused := NewScope().Filter(addrs, nil)
 	if len(allowed) != 1 || allowed[0] != addrs[1] || len(refused) != 2 {
 		t.Errorf("allowed %v, refused %v", allowed, refused)
+	}
+}
+
+func TestOwnAddressesNeedWithin(t *testing.T) {
+	s := NewScope()
+	s.own = func() ([]net.Addr, error) {
+		return []net.Addr{&net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}}, nil
+	}
+	own, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	if err := s.Check(own, nil); !errors.Is(err, ErrAddressRefused) {
+		t.Errorf("the node's own address: %v", err)
+	}
+	if err := s.Check(other, nil); err != nil {
+		t.Errorf("its neighbour: %v", err)
+	}
+	if err := s.Check(own, []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}); err != nil {
+		t.Errorf("within lists it: %v", err)
+	}
+	s.own = func() ([]net.Addr, error) { return nil, errors.New("no") }
+	if err := s.Check(other, nil); !errors.Is(err, ErrAddressRefused) {
+		t.Errorf("the own addresses are not known: %v", err)
 	}
 }

@@ -79,6 +79,9 @@ func newWorld(t *testing.T) *world {
 		Actor:    decision.Actor{Account: "spiffe://example.org/agent/bot"},
 		CgroupID: 7, Agent: &config.Agent{Name: "bot"},
 		Tools: []*tool.Tool{
+			{Name: "attached", Client: tool.ClientHTTP, Credential: &tool.Credential{
+				Issuer: tool.Issuer{Audience: "https://x.example.org"}, Attach: &tool.Attach{Header: "Authorization", Value: "Bearer {{ token }}"},
+			}},
 			{Name: "ledger", Client: tool.ClientHTTP, Hosts: []tool.Host{{Name: "ledger.example.org", Port: 443}}, Credential: &tool.Credential{Issuer: tool.Issuer{Audience: "https://ledger.example.org"}}},
 			{Name: "docs", Client: tool.ClientPass},
 		},
@@ -162,6 +165,7 @@ func TestTokenRefusals(t *testing.T) {
 		retry      bool
 	}{
 		{"unknown tool", "?tool=stripe", nil, 403, "unknown-tool", false},
+		{"put on by the gateway", "?tool=attached", nil, 403, "attached", false},
 		{"no credential", "?tool=docs", nil, 403, "no-credential", false},
 		{"denied", "?tool=ledger", func(w *world) { w.effect = decision.EffectDeny }, 403, "test.rule", false},
 		{"held", "?tool=ledger", func(w *world) { w.effect = decision.EffectHold }, 403, "test.rule", true},

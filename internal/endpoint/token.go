@@ -37,6 +37,13 @@ func (e *Endpoint) token(w http.ResponseWriter, r *http.Request, run *workload.R
 		})
 		return
 	}
+	if t.Credential != nil && t.Credential.Attach != nil {
+		e.refuse(w, r, run, denial{
+			http.StatusForbidden, "attached", fmt.Sprintf("The gateway puts the token of tool %q on its requests; programs do not get it.", name),
+			"Send the request without a token.",
+		})
+		return
+	}
 	lease, err := e.opts.Tokens.Token(r.Context(), run, t)
 	if err != nil {
 		e.tokenFailed(w, r, run, name, err)

@@ -274,3 +274,44 @@ func TestFlushWaitsForWhatWasSent(t *testing.T) {
 		}
 	}
 }
+
+// TestRoutingHeaderIsRefused: the socket's peer is allowed, but the packet goes
+// where its routing header says.
+func TestRoutingHeaderIsRefused(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, run := e.newRun(t, "run_h", false)
+	r := receive(t, "tcp6", "[2001:db8::1]:0")
+	port := netip.MustParseAddrPort(r.addr).Port()
+	e.allow(t, run, ports(port, port), "2001:db8::1/128")
+	control := in(t, "", "routed", r.addr)
+	if strings.HasPrefix(control, "option") {
+		t.Skipf("this kernel does not take a routing header from a program: %s", control)
+	}
+	if got := in(t, cgroup, "dial", "tcp6", r.addr); !strings.HasPrefix(got, "ok") {
+		t.Errorf("without the header: %q", got)
+	}
+	before := r.settle()
+	if got := in(t, cgroup, "routed", r.addr); got == "ok" {
+		t.Error("a connection with a routing header was made")
+	}
+	if c, err := e.Counters(run); err != nil || c.Refused["malformed"] == 0 || r.settle() != before {
+		t.Errorf("counters %+v, %v; %d arrived (unconfined: %q)", c, err, r.settle()-before, control)
+	}
+}
+
+func TestLoopbackDoesNotLeaveTheMachine(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, run := e.newRun(t, "run_i", false)
+	if control := in(t, "", "bounddev", "veth0", "127.0.0.1:0"); control != "ok" {
+		t.Skipf("this kernel does not send loopback addresses through another device: %s", control)
+	}
+	if got := in(t, cgroup, "bounddev", "veth0", "127.0.0.1:0"); got != "EPERM" {
+		t.Errorf("got %q, want EPERM", got)
+	}
+	if got := in(t, cgroup, "bounddev", "lo", "127.0.0.1:0"); got != "ok" {
+		t.Errorf("through lo: %q", got)
+	}
+	if c, err := e.Counters(run); err != nil || c.Refused["loopback-foreign"] == 0 {
+		t.Errorf("counters %+v, %v", c, err)
+	}
+}

@@ -37,6 +37,12 @@ func (l *layout) doors() ([]string, error) {
 		return nil, err
 	}
 	for _, name := range bound {
+		// Who bound a socket can put something else in its place: only what is a
+		// socket now is masked, or one run could blank a directory for the next.
+		fi, err := os.Lstat(name)
+		if err != nil || fi.Mode().Type() != os.ModeSocket {
+			continue
+		}
 		if !below(name, "/run", "/var/run", "/dev") {
 			doors = append(doors, doorOf(name))
 		}

@@ -28,6 +28,9 @@ func (l *layout) mask() error {
 	if err != nil {
 		return err
 	}
+	if err := l.ownPlaces(); err != nil {
+		return err
+	}
 	names := slices.Concat(procMasks(), l.kernelMasks(), doors, l.credentials(), l.rules.DenyRead, l.rules.Hide)
 	for _, name := range names {
 		if err := hide(name); err != nil {
@@ -56,6 +59,21 @@ func makeBlanks() error {
 // setSuperReadOnly makes a whole file system read-only, wherever it is mounted.
 func setSuperReadOnly(name string) error {
 	return mount("", name, "", unix.MS_REMOUNT|unix.MS_RDONLY|quiet, "")
+}
+
+// ownPlaces makes sure that Varvel's own directories are where they are said to
+// be. One that is not was moved, and the run would see it at its new place. The
+// run has a /run of its own.
+func (l *layout) ownPlaces() error {
+	for _, name := range l.rules.Hide {
+		if below(name, "/run", "/var/run") {
+			continue
+		}
+		if _, err := os.Stat(name); err != nil {
+			return fmt.Errorf("a directory of Varvel cannot be masked: %w", err)
+		}
+	}
+	return nil
 }
 
 // hide mounts a blank over what name leads to. A device is not hidden: the run

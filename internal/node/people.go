@@ -114,6 +114,11 @@ func controls() []api.Control {
 		{Name: "namespaces", Active: true, Detail: "mount, PID and IPC"},
 		{Name: "landlock", Active: features.LandlockABI > 0, Detail: fmt.Sprintf("ABI %d", features.LandlockABI)},
 	}
+	out = append(out, api.Control{
+		Name: "unix-sockets", Detail: "sockets that exist when a run starts are masked; it can connect to those that its user's programs make later, outside /run and /dev",
+	}, api.Control{
+		Name: "inbound", Detail: "TCP from outside a run is refused; UDP to a port that it binds is not",
+	})
 	for _, name := range features.Missing {
 		out = append(out, api.Control{Name: name, Detail: "not offered by this kernel"})
 	}

@@ -36,6 +36,10 @@ func act(action string, args []string) string {
 		return talk(args[0])
 	case "query": // connected|unconnected address: expects an answer
 		return query(args[0], args[1])
+	case "routed": // address: TCP with a segment routing header (RFC 8754)
+		return routed(args[0])
+	case "bounddev": // device address: UDP through that device
+		return boundDevice(args[0], args[1])
 	case "serve": // address: listens until its stdin ends
 		return serve(args[0])
 	case "reconnect": // first second: one UDP socket, connected twice
@@ -164,6 +168,49 @@ func dialSelf(address string) string {
 		return "read " + word(err)
 	}
 	return "ok " + string(buf[:n])
+}
+
+// routed connects with a routing header whose only segment is the address itself.
+func routed(address string) string {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	ap := netip.MustParseAddrPort(address)
+	to := ap.Addr().As16()
+	header := append([]byte{0, 2, 4, 0, 0, 0, 0, 0}, to[:]...)
+	if err := unix.SetsockoptString(fd, unix.IPPROTO_IPV6, unix.IPV6_RTHDR, string(header)); err != nil {
+		return "option " + word(err)
+	}
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 300000}); err != nil {
+		return word(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: to}); err != nil {
+		return word(err)
+	}
+	return "ok"
+}
+
+func boundDevice(device, address string) string {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	own, err := net.ListenPacket("udp4", address) // so that the address is the run's own
+	if err != nil {
+		return word(err)
+	}
+	defer own.Close()
+	if err := unix.BindToDevice(fd, device); err != nil {
+		return "device " + word(err)
+	}
+	ap := own.LocalAddr().(*net.UDPAddr).AddrPort()
+	if err := unix.Sendto(fd, []byte("hello"), 0, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}); err != nil {
+		return word(err)
+	}
+	return "ok"
 }
 
 func serve(address string) string {
