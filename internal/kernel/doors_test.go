@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/varvel/varvel/internal/ruleset"
 )
@@ -251,4 +254,35 @@ func TestPrunedNamesAreRefused(t *testing.T) {
 		c, err := e.Counters(run)
 		return err == nil && c.Refused["stale"] > 0
 	})
+}
+
+// TestSharedPortDoesNotLeadOut: a run may join the port group of a host's service
+// that the same user runs. Which of the group gets a connection is known only
+// when its port is.
+func TestSharedPortDoesNotLeadOut(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, _ := e.newRun(t, "run_a", false)
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	}}
+	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	host := &receiver{addr: l.Addr().String()}
+	go host.connections(l)
+	const tries = "40"
+	control := in(t, "", "share", host.addr, tries)
+	if host.settle() == 0 || control != "ok "+tries {
+		t.Fatalf("control: %d reached the host, %q", host.settle(), control)
+	}
+	before := host.settle()
+	got := in(t, cgroup, "share", host.addr, tries)
+	if n := host.settle() - before; n != 0 {
+		t.Errorf("%d connections reached the host's service", n)
+	}
+	if !strings.HasPrefix(got, "ok ") || got == "ok 0" {
+		t.Errorf("its own listener: %q", got)
+	}
 }

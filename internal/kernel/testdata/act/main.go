@@ -5,11 +5,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -40,6 +42,8 @@ func act(action string, args []string) string {
 		return routed(args[0])
 	case "bounddev": // device address: UDP through that device
 		return boundDevice(args[0], args[1])
+	case "share": // address count: joins a port's group and dials it that often
+		return share(args[0], args[1])
 	case "serve": // address: listens until its stdin ends
 		return serve(args[0])
 	case "reconnect": // first second: one UDP socket, connected twice
@@ -211,6 +215,33 @@ func boundDevice(device, address string) string {
 		return word(err)
 	}
 	return "ok"
+}
+
+// share listens where somebody else does (SO_REUSEPORT, socket(7)) and connects
+// there again and again: the kernel spreads the connections over both.
+func share(address, count string) string {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		})
+		return errors.Join(err, failed)
+	}}
+	l, err := lc.Listen(context.Background(), "tcp4", address)
+	if err != nil {
+		return "listen " + word(err)
+	}
+	defer l.Close()
+	n, _ := strconv.Atoi(count)
+	made := 0
+	for range n {
+		c, err := net.DialTimeout("tcp4", address, 50*time.Millisecond)
+		if err == nil {
+			made++
+			c.Close()
+		}
+	}
+	return fmt.Sprintf("ok %d", made)
 }
 
 func serve(address string) string {
