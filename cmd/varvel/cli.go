@@ -33,6 +33,7 @@ type commands struct {
 	Run        runCmd        `cmd:"" group:"write" help:"Start an agent's command, confined."`
 	Approve    approveCmd    `cmd:"" group:"write" help:"Approve a held action."`
 	Deny       denyCmd       `cmd:"" group:"write" help:"Refuse a held action."`
+	Revoke     revokeCmd     `cmd:"" group:"write" help:"Take from a run all that it may reach."`
 	Check      checkCmd      `cmd:"" group:"write" help:"Check the configuration on disk; needs no daemon."`
 	Reload     reloadCmd     `cmd:"" group:"write" help:"Put the configuration on disk into force."`
 	Completion completionCmd `cmd:"" group:"write" help:"Print the completion script of a shell."`

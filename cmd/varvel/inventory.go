@@ -39,8 +39,16 @@ func (c runsCmd) Run(e *env) error {
 
 func (e *env) printRun(r api.Run) {
 	e.tui.fields("run", r.ID, "agent", r.Agent, "owner", r.Owner, "mode", string(r.Mode), "account", r.Account,
-		"started by", person(r.StartedBy), "started", e.tui.when(r.Started), "tools", strings.Join(r.Tools, ", "),
+		"started by", person(r.StartedBy), "started", e.tui.when(r.Started), "revoked", yes(r.Revoked), "tools", strings.Join(r.Tools, ", "),
 		"approvals pending", fmt.Sprint(r.ApprovalsPending), "cgroup", r.CgroupPath, "command", strings.Join(r.Command, " "))
+}
+
+// yes is a field's text for true; a field without text is left out.
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
 }
 
 // show writes v as JSON, or calls text, unless err is set.

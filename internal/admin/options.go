@@ -69,6 +69,13 @@ type Reloader interface {
 	Reload(ctx context.Context) (api.Reload, error)
 }
 
+// Revoker takes from a run all that it may reach. The record has it, and who
+// asked, before it is done. An error means that something of it may still be
+// open; the text is shown to the operator.
+type Revoker interface {
+	Revoke(ctx context.Context, run *workload.Run, by decision.LocalUser, r api.Revoke) (api.Revoked, error)
+}
+
 // Node is what the status says about this node and never changes.
 type Node struct {
 	Version string
@@ -89,6 +96,7 @@ type Options struct {
 	Audit     AuditLog
 	Explainer Explainer
 	Reloader  Reloader
+	Revoker   Revoker
 	Health    *health.Health
 	Log       *slog.Logger
 
@@ -107,7 +115,7 @@ func (o Options) check() error {
 	for name, missing := range map[string]bool{
 		"Configs": o.Configs == nil, "Runs": o.Runs == nil, "PeerRuns": o.PeerRuns == nil,
 		"Approvals": o.Approvals == nil, "Voter": o.Voter == nil, "Audit": o.Audit == nil,
-		"Explainer": o.Explainer == nil, "Reloader": o.Reloader == nil, "Health": o.Health == nil, "Log": o.Log == nil,
+		"Explainer": o.Explainer == nil, "Reloader": o.Reloader == nil, "Revoker": o.Revoker == nil, "Health": o.Health == nil, "Log": o.Log == nil,
 	} {
 		if missing {
 			return errors.New("admin server: " + name + " must be set")

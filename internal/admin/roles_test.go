@@ -44,6 +44,8 @@ func ask(c *api.Client, call string) error {
 		}
 	case "reload":
 		_, err = c.Reload(ctx)
+	case "revoke":
+		_, err = c.Revoke(ctx, id, api.Revoke{Reason: "a test"})
 	case "show":
 		_, err = c.Approval(ctx, id)
 	case "approve":
@@ -129,21 +131,21 @@ func TestRolesOfAnotherUser(t *testing.T) {
 	}
 	group := map[string]config.Principals{"auditor": {Groups: []string{"4711"}}}
 	unknown := map[string]config.Principals{"operator": {Users: []string{"no-such-user"}, Groups: []string{"no-such-group"}}}
-	calls := []string{"status", "agents", "run run_mine", "run run_other", "why run_mine", "why run_other", "audit", "reload"}
+	calls := []string{"status", "agents", "run run_mine", "run run_other", "why run_mine", "why run_other", "audit", "revoke run_mine", "revoke run_other", "reload"}
 	tests := []struct {
 		name   string
 		roles  map[string]config.Principals
 		groups []uint32
 		want   []int
 	}{
-		{"no role: only one's own", nil, nil, []int{403, 403, 200, 404, 200, 404, 403, 403}},
-		{"viewer", user("viewer"), nil, []int{200, 200, 200, 200, 200, 200, 403, 403}},
-		{"auditor", user("auditor"), nil, []int{200, 200, 200, 200, 200, 200, 200, 403}},
-		{"approver", user("approver"), nil, []int{200, 200, 200, 200, 200, 200, 403, 403}},
-		{"operator", user("operator"), nil, []int{200, 200, 200, 200, 200, 200, 403, 200}},
-		{"auditor by a supplementary group", group, []uint32{4711}, []int{200, 200, 200, 200, 200, 200, 200, 403}},
-		{"not in that group", group, []uint32{4712}, []int{403, 403, 200, 404, 200, 404, 403, 403}},
-		{"names that nobody has", unknown, nil, []int{403, 403, 200, 404, 200, 404, 403, 403}},
+		{"no role: only one's own", nil, nil, []int{403, 403, 200, 404, 200, 404, 403, 200, 404, 403}},
+		{"viewer", user("viewer"), nil, []int{200, 200, 200, 200, 200, 200, 403, 200, 403, 403}},
+		{"auditor", user("auditor"), nil, []int{200, 200, 200, 200, 200, 200, 200, 200, 403, 403}},
+		{"approver", user("approver"), nil, []int{200, 200, 200, 200, 200, 200, 403, 200, 403, 403}},
+		{"operator", user("operator"), nil, []int{200, 200, 200, 200, 200, 200, 403, 200, 200, 200}},
+		{"auditor by a supplementary group", group, []uint32{4711}, []int{200, 200, 200, 200, 200, 200, 200, 200, 403, 403}},
+		{"not in that group", group, []uint32{4712}, []int{403, 403, 200, 404, 200, 404, 403, 200, 404, 403}},
+		{"names that nobody has", unknown, nil, []int{403, 403, 200, 404, 200, 404, 403, 200, 404, 403}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

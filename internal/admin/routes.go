@@ -33,6 +33,7 @@ func (s *Server) routes() []route {
 		{pattern: "GET /v1/status", roles: every, serve: s.status},
 		{pattern: "GET /v1/runs", roles: every, own: true, serve: s.runs},
 		{pattern: "GET /v1/runs/{id}", roles: every, own: true, serve: s.run},
+		{pattern: "POST /v1/runs/{id}/revoke", roles: operator, own: true, serve: s.revoke},
 		{pattern: "GET /v1/agents", roles: every, serve: s.agents},
 		{pattern: "GET /v1/tools", roles: every, serve: s.tools},
 		{pattern: "GET /v1/leases", roles: every, serve: s.leases},

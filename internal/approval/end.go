@@ -31,9 +31,9 @@ func (s *Store) Settle(ctx context.Context, id string, o Outcome) error {
 	return s.commit(ctx, EventSettled, a, nil)
 }
 
-// CancelRun cancels what is open of a run that has ended. What was started
-// stays claimed until it is settled.
-func (s *Store) CancelRun(ctx context.Context, run string) error {
+// CancelRun cancels what is open of a run that has ended or was revoked; why is a
+// sentence for people. What was started stays claimed until it is settled.
+func (s *Store) CancelRun(ctx context.Context, run, why string) error {
 	if err := s.take(ctx); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (s *Store) CancelRun(ctx context.Context, run string) error {
 	var failed []error
 	for _, a := range s.all() {
 		if a.Request.Run.ID == run && a.State.open() {
-			failed = append(failed, s.cancel(ctx, a, "The run has ended."))
+			failed = append(failed, s.cancel(ctx, a, why))
 		}
 	}
 	return errors.Join(failed...)

@@ -40,7 +40,7 @@ func TestNotRecordedDoesNotHappen(t *testing.T) {
 		return err
 	}
 	settle := func(f *fixture) error { return f.Settle(context.Background(), id(f), Outcome{Status: 200}) }
-	cancel := func(f *fixture) error { return f.CancelRun(context.Background(), "run_01") }
+	cancel := func(f *fixture) error { return f.CancelRun(context.Background(), "run_01", "The run has ended.") }
 	type step = func(*fixture) error
 	tests := []struct {
 		kind   EventKind
@@ -176,7 +176,7 @@ func TestCancelRun(t *testing.T) {
 	f.ask(t, decision.StatusGranted, question(nil), held(nil))
 	open := f.ask(t, decision.StatusPending, question(func(r *decision.Request) { r.Digest = "sha256:d2" }), held(nil)).ApprovalID
 	other := f.ask(t, decision.StatusPending, question(func(r *decision.Request) { r.Run.ID = "run_02" }), held(nil)).ApprovalID
-	if err := f.CancelRun(t.Context(), "run_01"); err != nil {
+	if err := f.CancelRun(t.Context(), "run_01", "The run has ended."); err != nil {
 		t.Fatal(err)
 	}
 	f.state(t, started, Claimed)

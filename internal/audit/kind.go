@@ -8,6 +8,7 @@ type Kind string
 // The kinds of events.
 const (
 	KindRunStart   Kind = "run.start"  // a run began
+	KindRunRevoke  Kind = "run.revoke" // a run lost all that it might reach
 	KindRunEnd     Kind = "run.end"    // a run's cgroup is empty
 	KindRuleSet    Kind = "rule-set"   // a run got a compiled allowlist
 	KindConnect    Kind = "connect"    // a denial of the kernel, or a name that was judged
@@ -27,7 +28,7 @@ const (
 // Kinds returns every kind, in the order of the documentation.
 func Kinds() []Kind {
 	return []Kind{
-		KindRunStart, KindRunEnd, KindRuleSet, KindConnect, KindDNS, KindHTTP, KindCredential,
+		KindRunStart, KindRunRevoke, KindRunEnd, KindRuleSet, KindConnect, KindDNS, KindHTTP, KindCredential,
 		KindApproval, KindExec, KindExit, KindConfig, KindPolicy, KindHealth, KindLoss, KindOverride,
 	}
 }

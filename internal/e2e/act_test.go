@@ -23,7 +23,7 @@ import (
 // act is what the client does: one thing, and prints how it went.
 func act(args []string) int {
 	acts := map[string]func([]string) error{
-		"send": sendAct, "resolve": resolveAct, "flood": floodAct, "keep": keepAct, "ask": askAct, "push": pushAct,
+		"send": sendAct, "resolve": resolveAct, "flood": floodAct, "keep": keepAct, "hold": holdAct, "ask": askAct, "push": pushAct,
 	}
 	if len(args) == 0 || acts[args[0]] == nil {
 		fmt.Println("no such act")

@@ -273,6 +273,7 @@ func (s *sink) echo(conn net.Conn, on net.Addr) {
 			_, _ = conn.Write(buf[:n])
 		}
 		if err != nil {
+			s.add("tcp %s end %s", on, outcome(err))
 			return
 		}
 	}

@@ -162,3 +162,16 @@ func (g *Gateway) Revoke(runID string) {
 	g.conns.revoke(runID)
 	g.transports.drop(runID)
 }
+
+// Recheck cuts the connections of a run to names that it may not use any more,
+// and returns how many there were. Requests in http mode are looked up one by
+// one anyway; this ends what is already on its way.
+func (g *Gateway) Recheck(runID string, cgroupID uint64) int {
+	return g.conns.cut(runID, func(dst netip.AddrPort) bool {
+		if isEndpoint(dst) || dst.Port() == dnsPort {
+			return true
+		}
+		_, ok := g.opts.Names.Lookup(cgroupID, dst)
+		return ok
+	})
+}

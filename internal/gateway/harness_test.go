@@ -84,6 +84,12 @@ func (n *names) set(dst netip.AddrPort, name gateway.Name) {
 	n.m[dst] = name
 }
 
+func (n *names) remove(dst netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.m, dst)
+}
+
 type resolver struct {
 	addrs []netip.Addr
 	check func(netip.Addr) error

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 
 	"github.com/varvel/varvel/internal/decision"
@@ -38,7 +39,13 @@ type limiter struct {
 // runConns are the open connections of one run.
 type runConns struct {
 	n     int
-	conns map[*context.CancelFunc]struct{}
+	conns map[*liveConn]struct{}
+}
+
+// liveConn is an open connection.
+type liveConn struct {
+	dst    netip.AddrPort // what the program asked for
+	cancel context.CancelFunc
 }
 
 // maxRevoked is how many revoked runs are remembered. A run is soon gone from
@@ -49,10 +56,10 @@ func newLimiter(total, perRun int) *limiter {
 	return &limiter{total: total, perRun: perRun, runs: map[string]*runConns{}, revoked: map[string]struct{}{}}
 }
 
-// acquire counts a connection in. The context that it returns ends when ctx
-// does, when release is called, or when the run is revoked. With an error it
-// returns ctx itself.
-func (l *limiter) acquire(ctx context.Context, run string) (context.Context, func(), error) {
+// acquire counts a connection to dst in. The context that it returns ends when
+// ctx does, when release is called, when the run is revoked, or when cut picks
+// the connection. With an error it returns ctx itself.
+func (l *limiter) acquire(ctx context.Context, run string, dst netip.AddrPort) (context.Context, func(), error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.revoked[run]; ok {
@@ -63,7 +70,7 @@ func (l *limiter) acquire(ctx context.Context, run string) (context.Context, fun
 	}
 	r := l.runs[run]
 	if r == nil {
-		r = &runConns{conns: map[*context.CancelFunc]struct{}{}}
+		r = &runConns{conns: map[*liveConn]struct{}{}}
 	}
 	if r.n >= l.perRun {
 		return ctx, nil, errRunFull
@@ -72,17 +79,18 @@ func (l *limiter) acquire(ctx context.Context, run string) (context.Context, fun
 	l.runs[run] = r
 	l.n++
 	r.n++
-	r.conns[&cancel] = struct{}{}
-	return ctx, func() { l.release(run, r, &cancel) }, nil
+	c := &liveConn{dst, cancel}
+	r.conns[c] = struct{}{}
+	return ctx, func() { l.release(run, r, c) }, nil
 }
 
-func (l *limiter) release(run string, r *runConns, cancel *context.CancelFunc) {
-	(*cancel)()
+func (l *limiter) release(run string, r *runConns, c *liveConn) {
+	c.cancel()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.n--
 	r.n--
-	delete(r.conns, cancel)
+	delete(r.conns, c)
 	if r.n == 0 {
 		delete(l.runs, run)
 	}
@@ -99,11 +107,29 @@ func (l *limiter) revoke(run string) {
 		delete(l.revoked, l.order[0])
 		l.order = l.order[1:]
 	}
-	if r := l.runs[run]; r != nil {
-		for cancel := range r.conns {
-			(*cancel)()
+	l.cutLocked(run, func(netip.AddrPort) bool { return false })
+}
+
+// cut ends the connections of a run whose destination keep does not want, and
+// returns how many there were. keep must not call the limiter.
+func (l *limiter) cut(run string, keep func(netip.AddrPort) bool) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cutLocked(run, keep)
+}
+
+func (l *limiter) cutLocked(run string, keep func(netip.AddrPort) bool) (n int) {
+	r := l.runs[run]
+	if r == nil {
+		return 0
+	}
+	for c := range r.conns {
+		if !keep(c.dst) {
+			c.cancel()
+			n++
 		}
 	}
+	return n
 }
 
 func (l *limiter) open() int {

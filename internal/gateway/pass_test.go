@@ -311,3 +311,40 @@ func TestConnectionLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestRecheckCutsWhatLostItsName: a connection under way ends when its name is
+// gone, and the other one goes on.
+func TestRecheckCutsWhatLostItsName(t *testing.T) {
+	echo := func(c *net.TCPConn) { _, _ = io.Copy(c, c) }
+	lost, stays := tcpServer(t, echo), tcpServer(t, echo)
+	h := start(t)
+	for _, dst := range []netip.AddrPort{lost, stays} {
+		h.names.set(dst, gateway.Name{Host: host, Opaque: true})
+	}
+	said := func(c net.Conn) error {
+		if _, err := c.Write([]byte("x")); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(c, make([]byte, 1))
+		return err
+	}
+	a, b := h.dial(lost), h.dial(stays)
+	for _, c := range []net.Conn{a, b} {
+		if err := said(c); err != nil {
+			t.Fatalf("control: %v", err)
+		}
+	}
+	if n := h.gw.Recheck(h.run.ID, h.run.CgroupID); n != 0 {
+		t.Errorf("%d connections were cut while both names are allowed", n)
+	}
+	h.names.remove(lost)
+	if n := h.gw.Recheck(h.run.ID, h.run.CgroupID); n != 1 {
+		t.Errorf("%d connections were cut, want 1", n)
+	}
+	if _, err := a.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection whose name is gone is open")
+	}
+	if err := said(b); err != nil {
+		t.Errorf("the other connection: %v", err)
+	}
+}

@@ -24,6 +24,9 @@ func isEndpoint(dst netip.AddrPort) bool {
 	return false
 }
 
+// dnsPort is where every question is redirected, whomever it asks.
+const dnsPort = 53
+
 // Serve accepts from l until ctx ends or accepting fails for good. It closes l
 // and returns after every connection that it has accepted is closed.
 func (g *Gateway) Serve(ctx context.Context, l *net.TCPListener) error {
@@ -82,7 +85,8 @@ func (g *Gateway) serveConn(ctx context.Context, c *net.TCPConn) {
 		g.unattributed(ctx, cgroupID, "the cgroup is not that of a run")
 		return
 	}
-	ctx, release, err := g.conns.acquire(ctx, run.ID)
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	ctx, release, err := g.conns.acquire(ctx, run.ID, dst)
 	if err != nil {
 		g.count.limited.Add(1)
 		g.refuseConn(ctx, run, dst, Name{}, limitReason(err))
@@ -91,7 +95,7 @@ func (g *Gateway) serveConn(ctx context.Context, c *net.TCPConn) {
 	defer release()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // revoked, or shutting down
 	defer stop()
-	g.dispatch(ctx, c, run, netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()))
+	g.dispatch(ctx, c, run, dst)
 }
 
 // dispatch chooses the handler by where the program meant to connect to.
@@ -99,7 +103,7 @@ func (g *Gateway) dispatch(ctx context.Context, c *net.TCPConn, run *workload.Ru
 	switch {
 	case isEndpoint(dst):
 		g.opts.Endpoint(ctx, c, run)
-	case dst.Port() == 53:
+	case dst.Port() == dnsPort:
 		g.opts.DNS(ctx, c, run)
 	default:
 		g.serveName(ctx, c, run, dst)

@@ -45,10 +45,7 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 	}
 	delete(k.runs, cgroupID)
 	errs := []error{k.objects.maps["runs"].Delete(cgroupID)}
-	for i := range k.names[cgroupID] {
-		errs = append(errs, absent(k.objects.maps["names"].Delete(&k.names[cgroupID][i])))
-	}
-	delete(k.names, cgroupID)
+	errs = append(errs, k.dropNames(cgroupID))
 	k.sets.release(r.Ruleset)
 	return errors.Join(append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration())...)
 }

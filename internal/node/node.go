@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,6 +67,7 @@ type node struct {
 	history   endpoint.History
 	endpoint  *endpoint.Endpoint
 	gateway   *gateway.Gateway
+	changing  sync.Mutex // one change of what live runs may reach at a time
 	denials   *denials
 	lingering *lingering
 

@@ -47,7 +47,7 @@ func (n *node) openAdmin(context.Context) error {
 	server, err := admin.New(admin.Options{
 		Node:    admin.Node{Version: n.Version, ID: n.id, Boot: n.boot, Started: n.started},
 		Configs: n, Runs: n.runs, PeerRuns: peerRuns{n}, Approvals: n.approvals, Voter: n.approvals, Audit: n.log,
-		Explainer: explain.New(n.egress, n), Reloader: n, Health: n.health, Log: n.Log,
+		Explainer: explain.New(n.egress, n), Reloader: n, Revoker: n, Health: n.health, Log: n.Log,
 		AuditSeq: n.log.Head, PolicyRevision: func() string { return n.policy.Load().Revision() },
 		Leases: n.leases, Controls: controls, Ended: n.endedRun, Refused: n.metrics.AdminRefused,
 	})

@@ -16,7 +16,6 @@ import (
 	"github.com/varvel/varvel/internal/config"
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/policy"
-	"github.com/varvel/varvel/internal/workload"
 )
 
 // pollPeriod is how often the configuration's files are looked at.
@@ -83,7 +82,7 @@ func (n *node) Reload(ctx context.Context) (api.Reload, error) {
 	n.checkRoles()
 	out := api.Reload{PolicyRevision: engine.Revision(), Agents: len(cfg.Agents), Tools: len(cfg.Tools)}
 	for _, run := range n.runs.All() {
-		if n.reapply(ctx, cfg, run) {
+		if n.reapply(ctx, cfg, run.ID) {
 			out.Runs++
 		}
 	}
@@ -135,7 +134,13 @@ func needsRestart(old, new config.Node) string {
 
 // reapply gives a live run its new rules. An agent that is no longer configured
 // may reach nothing.
-func (n *node) reapply(ctx context.Context, cfg *config.Config, run *workload.Run) bool {
+func (n *node) reapply(ctx context.Context, cfg *config.Config, id string) bool {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	run, ok := n.runs.ByID(id)
+	if !ok || run.Revoked {
+		return false
+	}
 	next := *run
 	agent, ok := cfg.Agents[run.Run.Agent]
 	if !ok {
@@ -147,12 +152,18 @@ func (n *node) reapply(ctx context.Context, cfg *config.Config, run *workload.Ru
 	if !n.runs.Replace(&next) {
 		return false
 	}
-	_, err := n.egress.Apply(ctx, &next)
+	plan, err := n.egress.Apply(ctx, &next)
 	if err == nil {
 		err = n.kernel.PruneNames(next.CgroupID, func(dst netip.AddrPort) bool {
 			_, granted := n.egress.Lookup(next.CgroupID, dst)
 			return granted
 		})
+	}
+	if err == nil {
+		var cut int
+		if cut, err = n.cutDenied(&next, plan); cut > 0 {
+			n.record(ctx, cutEvent(&next, cut), decision.Appended)
+		}
 	}
 	if err != nil {
 		n.degraded(health.RuleSetFailed, fmt.Sprintf("%s: %v", run.ID, err))

@@ -184,7 +184,7 @@ func (n *node) govern(ctx context.Context, run *workload.Run) (err error) {
 // waits for people at once, connections a moment later (see lingering).
 func (n *node) release(run *workload.Run) error {
 	n.broker.Revoke(run.ID)
-	errs := []error{n.approvals.CancelRun(context.Background(), run.ID)}
+	errs := []error{n.approvals.CancelRun(context.Background(), run.ID, "The run has ended.")}
 	errs = append(errs, n.lingering.add(run, time.Now()))
 	n.runs.Remove(run.ID)
 	n.history.Forget(run.CgroupID)

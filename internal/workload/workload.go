@@ -30,6 +30,7 @@ type Run struct {
 	Agent      *config.Agent
 	Tools      []*tool.Tool // those of Agent.Tools, in that order
 	Command    []string     // for people; bounded by its maker
+	Revoked    bool         // it may reach nothing any more, whatever is configured
 }
 
 // Tool returns the run's tool of that name.

@@ -61,7 +61,7 @@ func New(t testing.TB, files map[string]string) *Node {
 	n.Options = admin.Options{
 		Node:    admin.Node{Version: "v0.0.0-test", ID: "node-1", Boot: "boot-1", Started: time.Now().Add(-time.Hour)},
 		Configs: n, Runs: n.Runs, PeerRuns: n.InRun, Approvals: n.Approvals, Voter: n.Approvals, Audit: n.Log,
-		Explainer: explain.New(noPlans{}, n), Reloader: n, Health: n.Health, Log: quiet,
+		Explainer: explain.New(noPlans{}, n), Reloader: n, Revoker: n, Health: n.Health, Log: quiet,
 		AuditSeq: n.Log.Head, PolicyRevision: func() string { return Policy },
 		Leases: func() []api.Lease {
 			return []api.Lease{{Run: "run_A", Agent: "billing-bot", Tool: "stripe", Audience: "stripe", Expires: time.Now().Add(5 * time.Minute)}}
@@ -120,6 +120,14 @@ func (n *Node) Reload(context.Context) (api.Reload, error) {
 	}
 	n.SetConfig(cfg)
 	return api.Reload{PolicyRevision: Policy, Agents: len(cfg.Agents), Tools: len(cfg.Tools), Runs: len(n.Runs.All())}, nil
+}
+
+// Revoke implements admin.Revoker.
+func (n *Node) Revoke(ctx context.Context, run *workload.Run, by decision.LocalUser, r api.Revoke) (api.Revoked, error) {
+	gone := *run
+	gone.Revoked = true
+	n.Runs.Replace(&gone)
+	return api.Revoked{Run: run.ID, Connections: 2, Killed: r.Kill}, nil
 }
 
 func (n *Node) openLog(t testing.TB, log *slog.Logger) {

@@ -99,6 +99,11 @@ func (c *Client) Why(ctx context.Context, run, dest string) (Why, error) {
 	return get[Why](ctx, c, "/v1/why", query("run", run, "dest", dest))
 }
 
+// Revoke takes from a run all that it may reach.
+func (c *Client) Revoke(ctx context.Context, run string, r Revoke) (Revoked, error) {
+	return post[Revoked](ctx, c, "/v1/runs/"+url.PathEscape(run)+"/revoke", r)
+}
+
 // Reload makes the daemon read its configuration again.
 func (c *Client) Reload(ctx context.Context) (Reload, error) {
 	return post[Reload](ctx, c, "/v1/reload", struct{}{})

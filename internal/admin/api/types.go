@@ -52,6 +52,7 @@ type Run struct {
 	CgroupPath       string              `json:"cgroup_path"`
 	CgroupID         uint64              `json:"cgroup_id"`
 	ApprovalsPending int                 `json:"approvals_pending"`
+	Revoked          bool                `json:"revoked"`
 }
 
 // Agent is one configured agent.
@@ -167,6 +168,19 @@ type Fix struct {
 	Line int    `json:"line"` // of the key under which the text belongs
 	Key  string `json:"key"`
 	YAML string `json:"yaml"`
+}
+
+// Revoke is the body of a request to revoke a run.
+type Revoke struct {
+	Reason string `json:"reason,omitempty"`
+	Kill   bool   `json:"kill,omitempty"` // end its processes too
+}
+
+// Revoked says what was taken from a run.
+type Revoked struct {
+	Run         string `json:"run"`
+	Connections int    `json:"connections"` // that were cut
+	Killed      bool   `json:"killed"`
 }
 
 // Reload says what is in force after a reload.

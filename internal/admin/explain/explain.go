@@ -43,6 +43,10 @@ func New(plans Plans, configs Configs) *Explainer {
 func (e *Explainer) Explain(run *workload.Run, to api.Destination) api.Why {
 	w := &api.Why{Run: run.Run.ID, Agent: run.Run.Agent, Mode: run.Mode, Destination: to}
 	switch {
+	case run.Revoked:
+		w.Verdict = api.Denied
+		w.Sentence = "The run was revoked, so it may reach nothing, whatever its agent may. A new run of the agent has the agent's rules."
+		return *w
 	case isLocalhost(to.Name):
 		loopback(w)
 	case to.Name != "":
