@@ -9,6 +9,7 @@ char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX
 SHARED(enum, varvel_reason);
 SHARED(enum, varvel_hook);
 SHARED(enum, varvel_event_kind);
+SHARED(enum, varvel_class);
 SHARED(enum, varvel_run_flags);
 SHARED(enum, varvel_socket_flags);
 SHARED(struct, varvel_address);

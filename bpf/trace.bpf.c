@@ -48,10 +48,10 @@ int varvel_exec(__u64 *ctx)
 	c = counters_of(run);
 	if (c)
 		c->executed++;
-	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	e = bpf_ringbuf_reserve(&life, sizeof(*e), 0);
 	if (!e) {
 		if (c)
-			c->lost++;
+			c->lost[CLASS_LIFE]++;
 		return 0;
 	}
 	event_fill(&e->event, EVENT_EXEC, run);
@@ -91,10 +91,10 @@ int varvel_exit(__u64 *ctx)
 	c = counters_of(run);
 	if (c)
 		c->exited++;
-	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	e = bpf_ringbuf_reserve(&life, sizeof(*e), 0);
 	if (!e) {
 		if (c)
-			c->lost++;
+			c->lost[CLASS_LIFE]++;
 		return 0;
 	}
 	event_fill(e, EVENT_EXIT, run);

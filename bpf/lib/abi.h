@@ -18,7 +18,9 @@
 #define VARVEL_RUNS 16384	/* live runs */
 #define VARVEL_NAMES 262144	/* (run, synthetic address, port) entries */
 #define VARVEL_REDIRECTS 131072 /* redirected connections that are being made or open */
-#define VARVEL_RING_BYTES (4 << 20)
+#define VARVEL_RING_BYTES (4 << 20) /* of each class of events */
+#define VARVEL_DENIAL_BURST 256	/* events of refusals that a run may send at once, on each CPU */
+#define VARVEL_DENIAL_NS 20000000 /* after which it may send one more */
 #define VARVEL_PATH 128		/* bytes of a file name kept in an exec event */
 #define VARVEL_COMM 16
 
@@ -57,6 +59,16 @@ enum varvel_event_kind {
 	EVENT_EXEC = 2,
 	EVENT_EXIT = 3,
 	EVENT_WOULD_DENY = 4, /* denied if the agent were in enforce */
+};
+
+/*
+ * Events come in classes, each with a ring of its own, so that refusals never
+ * cost anybody the record of what was executed. Index into lost.
+ */
+enum varvel_class {
+	CLASS_LIFE,   /* exec and exit: every one is sent */
+	CLASS_DENIAL, /* refusals: all are counted, so many of each run are sent */
+	CLASS_COUNT,
 };
 
 enum varvel_run_flags {
@@ -185,7 +197,10 @@ struct varvel_socket {
 /* Counters of a run, on each CPU. */
 struct varvel_counters {
 	__u64 refused[REASON_COUNT];
-	__u64 lost; /* events that found the ring full */
+	__u64 lost[CLASS_COUNT]; /* events that found their ring full */
+	__u64 held;	/* refusals that were counted, not sent, since the last that was */
+	__u64 refilled; /* when tokens were added, ns since boot */
+	__u64 tokens;	/* how many events of refusals may be sent now */
 	__u64 forked;
 	__u64 executed;
 	__u64 exited;
@@ -204,7 +219,7 @@ struct varvel_event {
 	__u8 hook;   /* enum varvel_hook */
 	__u8 protocol;
 	__u8 unused[2];
-	__u32 code; /* exit: wait status */
+	__u32 code; /* exit: wait status; denied, would deny: how many refusals it stands for */
 	struct varvel_address address;
 	char comm[VARVEL_COMM];
 };

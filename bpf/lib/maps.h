@@ -31,10 +31,23 @@ struct {
 	__type(value, struct varvel_counters);
 } counters SEC(".maps");
 
+/* What is refused to a cgroup that is no run's is counted here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct varvel_counters);
+} strays SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, VARVEL_RING_BYTES);
-} events SEC(".maps");
+} life SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, VARVEL_RING_BYTES);
+} denials SEC(".maps");
 
 /* Sockets born in a run. Accepted sockets inherit the run of their listener. */
 struct {

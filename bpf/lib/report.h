@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* Counting and telling. Counters are exact; events are best effort. */
+/*
+ * Counting and telling. Counters are exact. Events of refusals are limited for
+ * each run and CPU, so that one run's flood leaves the ring to the others.
+ */
 #pragma once
 
 #include "maps.h"
@@ -42,7 +45,29 @@ static __always_inline void event_task(struct varvel_event *e)
 
 static __always_inline struct varvel_counters *counters_of(__u64 run)
 {
-	return bpf_map_lookup_elem(&counters, &run);
+	struct varvel_counters *c = bpf_map_lookup_elem(&counters, &run);
+	__u32 zero = 0;
+
+	return c ?: bpf_map_lookup_elem(&strays, &zero);
+}
+
+/* Takes a token from the bucket of a run and CPU. */
+static __always_inline bool may_tell(struct varvel_counters *c)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 earned = (now - c->refilled) / VARVEL_DENIAL_NS;
+
+	if (earned) {
+		c->tokens = c->tokens + earned < VARVEL_DENIAL_BURST ? c->tokens + earned :
+								       VARVEL_DENIAL_BURST;
+		c->refilled = now;
+	}
+	if (!c->tokens) {
+		c->held++;
+		return false;
+	}
+	c->tokens--;
+	return true;
 }
 
 struct refusal {
@@ -54,21 +79,27 @@ struct refusal {
 	bool observe;
 };
 
-/* Counts a refusal and sends its event. */
+/* Counts a refusal and sends its event, with those that were not sent before. */
 static __always_inline void refuse(const struct refusal *r, const struct dest *d)
 {
 	struct varvel_counters *c = counters_of(r->run);
 	struct varvel_event *e;
 
-	if (c && r->reason < REASON_COUNT)
+	if (!c)
+		return;
+	if (r->reason < REASON_COUNT)
 		c->refused[r->reason]++;
-	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!may_tell(c))
+		return;
+	e = bpf_ringbuf_reserve(&denials, sizeof(*e), 0);
 	if (!e) {
-		if (c)
-			c->lost++;
+		c->lost[CLASS_DENIAL]++;
+		c->held++;
 		return;
 	}
 	event_fill(e, r->observe ? EVENT_WOULD_DENY : EVENT_DENIED, r->run);
+	e->code = (__u32)c->held + 1;
+	c->held = 0;
 	if (r->pid)
 		e->pid = r->pid;
 	else

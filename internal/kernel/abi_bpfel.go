@@ -24,10 +24,21 @@ type abiVarvelBucket4 struct {
 	Slot  [15]abiVarvelSlot4
 }
 
+type abiVarvelClass uint32
+
+const (
+	abiVarvelClassCLASS_LIFE   abiVarvelClass = 0
+	abiVarvelClassCLASS_DENIAL abiVarvelClass = 1
+	abiVarvelClassCLASS_COUNT  abiVarvelClass = 2
+)
+
 type abiVarvelCounters struct {
 	_        structs.HostLayout
 	Refused  [14]uint64
-	Lost     uint64
+	Lost     [2]uint64
+	Held     uint64
+	Refilled uint64
+	Tokens   uint64
 	Forked   uint64
 	Executed uint64
 	Exited   uint64
@@ -202,8 +213,9 @@ const (
 	abiMapAccepted                = "accepted"
 	abiMapBuckets4                = "buckets4"
 	abiMapCounters                = "counters"
-	abiMapEvents                  = "events"
+	abiMapDenials                 = "denials"
 	abiMapExact6                  = "exact6"
+	abiMapLife                    = "life"
 	abiMapNames                   = "names"
 	abiMapNode                    = "node"
 	abiMapPortSets                = "port_sets"
@@ -212,8 +224,10 @@ const (
 	abiMapRedirects               = "redirects"
 	abiMapRuns                    = "runs"
 	abiMapSockets                 = "sockets"
+	abiMapStrays                  = "strays"
 	abiVarSharedVarvelAddress     = "shared_varvel_address"
 	abiVarSharedVarvelBucket4     = "shared_varvel_bucket4"
+	abiVarSharedVarvelClass       = "shared_varvel_class"
 	abiVarSharedVarvelCounters    = "shared_varvel_counters"
 	abiVarSharedVarvelEvent       = "shared_varvel_event"
 	abiVarSharedVarvelEventKind   = "shared_varvel_event_kind"
@@ -286,8 +300,9 @@ type abiMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
+	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -296,6 +311,7 @@ type abiMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
+	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // abiVariableSpecs contains global variables before they are loaded into the kernel.
@@ -304,6 +320,7 @@ type abiMapSpecs struct {
 type abiVariableSpecs struct {
 	SharedVarvelAddress     *ebpf.VariableSpec `ebpf:"shared_varvel_address"`
 	SharedVarvelBucket4     *ebpf.VariableSpec `ebpf:"shared_varvel_bucket4"`
+	SharedVarvelClass       *ebpf.VariableSpec `ebpf:"shared_varvel_class"`
 	SharedVarvelCounters    *ebpf.VariableSpec `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.VariableSpec `ebpf:"shared_varvel_event"`
 	SharedVarvelEventKind   *ebpf.VariableSpec `ebpf:"shared_varvel_event_kind"`
@@ -348,8 +365,9 @@ type abiMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
-	Events    *ebpf.Map `ebpf:"events"`
+	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -358,6 +376,7 @@ type abiMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
+	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *abiMaps) Close() error {
@@ -365,8 +384,9 @@ func (m *abiMaps) Close() error {
 		m.Accepted,
 		m.Buckets4,
 		m.Counters,
-		m.Events,
+		m.Denials,
 		m.Exact6,
+		m.Life,
 		m.Names,
 		m.Node,
 		m.PortSets,
@@ -375,6 +395,7 @@ func (m *abiMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
+		m.Strays,
 	)
 }
 
@@ -384,6 +405,7 @@ func (m *abiMaps) Close() error {
 type abiVariables struct {
 	SharedVarvelAddress     *ebpf.Variable `ebpf:"shared_varvel_address"`
 	SharedVarvelBucket4     *ebpf.Variable `ebpf:"shared_varvel_bucket4"`
+	SharedVarvelClass       *ebpf.Variable `ebpf:"shared_varvel_class"`
 	SharedVarvelCounters    *ebpf.Variable `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.Variable `ebpf:"shared_varvel_event"`
 	SharedVarvelEventKind   *ebpf.Variable `ebpf:"shared_varvel_event_kind"`

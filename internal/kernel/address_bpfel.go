@@ -16,7 +16,10 @@ import (
 type addressVarvelCounters struct {
 	_        structs.HostLayout
 	Refused  [14]uint64
-	Lost     uint64
+	Lost     [2]uint64
+	Held     uint64
+	Refilled uint64
+	Tokens   uint64
 	Forked   uint64
 	Executed uint64
 	Exited   uint64
@@ -117,8 +120,9 @@ const (
 	addressMapAccepted            = "accepted"
 	addressMapBuckets4            = "buckets4"
 	addressMapCounters            = "counters"
-	addressMapEvents              = "events"
+	addressMapDenials             = "denials"
 	addressMapExact6              = "exact6"
+	addressMapLife                = "life"
 	addressMapNames               = "names"
 	addressMapNode                = "node"
 	addressMapPortSets            = "port_sets"
@@ -127,6 +131,7 @@ const (
 	addressMapRedirects           = "redirects"
 	addressMapRuns                = "runs"
 	addressMapSockets             = "sockets"
+	addressMapStrays              = "strays"
 	addressProgVarvelBind4        = "varvel_bind4"
 	addressProgVarvelBind6        = "varvel_bind6"
 	addressProgVarvelConnect4     = "varvel_connect4"
@@ -200,8 +205,9 @@ type addressMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
+	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -210,6 +216,7 @@ type addressMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
+	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // addressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -241,8 +248,9 @@ type addressMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
-	Events    *ebpf.Map `ebpf:"events"`
+	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -251,6 +259,7 @@ type addressMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
+	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *addressMaps) Close() error {
@@ -258,8 +267,9 @@ func (m *addressMaps) Close() error {
 		m.Accepted,
 		m.Buckets4,
 		m.Counters,
-		m.Events,
+		m.Denials,
 		m.Exact6,
+		m.Life,
 		m.Names,
 		m.Node,
 		m.PortSets,
@@ -268,6 +278,7 @@ func (m *addressMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
+		m.Strays,
 	)
 }
 

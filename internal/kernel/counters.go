@@ -4,11 +4,12 @@ import "fmt"
 
 // Counters are exact: they count also what no event could tell.
 type Counters struct {
-	Refused  map[string]uint64 // by reason; reasons that did not occur are absent
-	Lost     uint64            // events that found the ring full
-	Forked   uint64            // processes started
-	Executed uint64            // programs executed
-	Exited   uint64            // processes ended
+	Refused     map[string]uint64 // by reason; reasons that did not occur are absent
+	LostLife    uint64            // events of exec and exit that found their ring full
+	LostDenials uint64            // events of refusals that found theirs full
+	Forked      uint64            // processes started
+	Executed    uint64            // programs executed
+	Exited      uint64            // processes ended
 }
 
 // Total is how often the run was refused something.
@@ -20,15 +21,33 @@ func (c Counters) Total() uint64 {
 	return n
 }
 
+// Lost is how many events found their ring full.
+func (c Counters) Lost() uint64 { return c.LostLife + c.LostDenials }
+
 // Counters returns the counters of a live run.
 func (k *Kernel) Counters(cgroupID uint64) (Counters, error) {
 	var perCPU []abiVarvelCounters
 	if err := k.objects.maps["counters"].Lookup(cgroupID, &perCPU); err != nil {
 		return Counters{}, fmt.Errorf("read the counters of a run: %w", err)
 	}
+	return k.sum(perCPU), nil
+}
+
+// Strays returns the counters of all cgroups below those of runs that are no
+// run's: what was refused to them, since the programs were loaded.
+func (k *Kernel) Strays() (Counters, error) {
+	var perCPU []abiVarvelCounters
+	if err := k.objects.maps["strays"].Lookup(uint32(0), &perCPU); err != nil {
+		return Counters{}, fmt.Errorf("read the counters of unknown cgroups: %w", err)
+	}
+	return k.sum(perCPU), nil
+}
+
+func (k *Kernel) sum(perCPU []abiVarvelCounters) Counters {
 	out := Counters{Refused: map[string]uint64{}}
 	for _, c := range perCPU {
-		out.Lost += c.Lost
+		out.LostLife += c.Lost[abiVarvelClassCLASS_LIFE]
+		out.LostDenials += c.Lost[abiVarvelClassCLASS_DENIAL]
 		out.Forked += c.Forked
 		out.Executed += c.Executed
 		out.Exited += c.Exited
@@ -38,5 +57,5 @@ func (k *Kernel) Counters(cgroupID uint64) (Counters, error) {
 			}
 		}
 	}
-	return out, nil
+	return out
 }

@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sync/errgroup"
 )
 
 // EventKind says what an event is about.
@@ -40,18 +41,31 @@ type Event struct {
 	Address  netip.AddrPort
 	Path     string // exec: the file as it was named, at most 127 bytes
 	Status   uint32 // exit: wait status
+	Count    uint64 // denied, would-deny: how many refusals it stands for; the others were not sent
 }
 
-// Events reads events and gives each to handle, one after the other, until ctx
-// ends. Events that found the ring full are counted in Counters.Lost. It is
-// called once.
+// rings are the maps of the classes of events (bpf/lib/abi.h, varvel_class).
+func rings() []string { return []string{"life", "denials"} }
+
+// Events reads events and gives each to handle, until ctx ends. Those of one
+// class come one after the other; handle is called for two classes at the same
+// time. Events that found their ring full are counted in Counters. It is called
+// once.
 func (k *Kernel) Events(ctx context.Context, handle func(Event)) error {
-	r, err := ringbuf.NewReader(k.objects.maps["events"])
+	g, ctx := errgroup.WithContext(ctx)
+	for i, ring := range rings() {
+		g.Go(func() error { return k.readRing(ctx, ring, &k.flushes[i], handle) })
+	}
+	return g.Wait()
+}
+
+func (k *Kernel) readRing(ctx context.Context, ring string, f *flushes, handle func(Event)) error {
+	r, err := ringbuf.NewReader(k.objects.maps[ring])
 	if err != nil {
 		return fmt.Errorf("read kernel events: %w", err)
 	}
-	k.flushes.open(r.Flush)
-	defer k.flushes.close()
+	f.open(r.Flush)
+	defer f.close()
 	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
 	defer r.Close()
@@ -64,7 +78,7 @@ func (k *Kernel) Events(ctx context.Context, handle func(Event)) error {
 				handle(e)
 			}
 		case errors.Is(err, ringbuf.ErrFlushed):
-			k.flushes.done()
+			f.done()
 		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
 			return nil
 		default:
@@ -75,7 +89,14 @@ func (k *Kernel) Events(ctx context.Context, handle func(Event)) error {
 
 // Flush returns when every event that the kernel has sent so far was handled, or
 // ctx ends, or nobody reads events.
-func (k *Kernel) Flush(ctx context.Context) error { return k.flushes.wait(ctx) }
+func (k *Kernel) Flush(ctx context.Context) error {
+	for i := range k.flushes {
+		if err := k.flushes[i].wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // decode turns a record of the ring into an Event. The kernel wrote it, in the
 // layout of the generated types.
@@ -86,17 +107,17 @@ func (k *Kernel) decode(raw []byte) (Event, bool) {
 	in := (*abiVarvelEvent)(unsafe.Pointer(&raw[0]))
 	e := Event{
 		Since: time.Duration(in.Time), CgroupID: in.Run, Cookie: in.Cookie, PID: in.Pid, UID: in.Uid,
-		Parent: in.Parent, Comm: text(in.Comm[:]), Protocol: in.Protocol, Status: in.Code,
+		Parent: in.Parent, Comm: text(in.Comm[:]), Protocol: in.Protocol,
 		Address: netip.AddrPortFrom(in.Address.addr(), in.Port),
 		Reason:  textOf(k.objects.reasons, in.Reason), Hook: textOf(k.objects.hooks, in.Hook),
 	}
 	switch abiVarvelEventKind(in.Kind) {
 	case abiVarvelEventKindEVENT_DENIED:
-		e.Kind = EventDenied
+		e.Kind, e.Count = EventDenied, uint64(in.Code)
 	case abiVarvelEventKindEVENT_WOULD_DENY:
-		e.Kind = EventWouldDeny
+		e.Kind, e.Count = EventWouldDeny, uint64(in.Code)
 	case abiVarvelEventKindEVENT_EXIT:
-		e.Kind = EventExit
+		e.Kind, e.Status = EventExit, in.Code
 	case abiVarvelEventKindEVENT_EXEC:
 		if len(raw) < int(unsafe.Sizeof(abiVarvelExecEvent{})) {
 			return Event{}, false

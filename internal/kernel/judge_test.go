@@ -253,11 +253,7 @@ func TestFlushWaitsForWhatWasSent(t *testing.T) {
 		t.Errorf("nobody reads: %v", err)
 	}
 	events := e.collect(t)
-	waitFor(t, "the reader", func() bool {
-		e.flushes.mu.Lock()
-		defer e.flushes.mu.Unlock()
-		return e.flushes.start != nil
-	})
+	e.awaitReaders(t)
 	for range 20 {
 		in(t, cgroup, "dial", "tcp4", "192.0.2.1:9")
 		if err := e.Flush(t.Context()); err != nil {

@@ -33,8 +33,8 @@ type Kernel struct {
 	cfg     Config
 	objects *objects
 	links   []link.Link
-	netns   uint64 // cookie of our network namespace
-	flushes flushes
+	netns   uint64     // cookie of our network namespace
+	flushes [2]flushes // one for each of rings
 
 	mu    sync.Mutex
 	node  abiVarvelNode

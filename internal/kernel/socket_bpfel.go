@@ -16,7 +16,10 @@ import (
 type socketVarvelCounters struct {
 	_        structs.HostLayout
 	Refused  [14]uint64
-	Lost     uint64
+	Lost     [2]uint64
+	Held     uint64
+	Refilled uint64
+	Tokens   uint64
 	Forked   uint64
 	Executed uint64
 	Exited   uint64
@@ -117,8 +120,9 @@ const (
 	socketMapAccepted           = "accepted"
 	socketMapBuckets4           = "buckets4"
 	socketMapCounters           = "counters"
-	socketMapEvents             = "events"
+	socketMapDenials            = "denials"
 	socketMapExact6             = "exact6"
+	socketMapLife               = "life"
 	socketMapNames              = "names"
 	socketMapNode               = "node"
 	socketMapPortSets           = "port_sets"
@@ -127,6 +131,7 @@ const (
 	socketMapRedirects          = "redirects"
 	socketMapRuns               = "runs"
 	socketMapSockets            = "sockets"
+	socketMapStrays             = "strays"
 	socketProgVarvelAccept      = "varvel_accept"
 	socketProgVarvelEgress      = "varvel_egress"
 	socketProgVarvelSockCreate  = "varvel_sock_create"
@@ -190,8 +195,9 @@ type socketMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
+	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -200,6 +206,7 @@ type socketMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
+	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // socketVariableSpecs contains global variables before they are loaded into the kernel.
@@ -231,8 +238,9 @@ type socketMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
-	Events    *ebpf.Map `ebpf:"events"`
+	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -241,6 +249,7 @@ type socketMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
+	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *socketMaps) Close() error {
@@ -248,8 +257,9 @@ func (m *socketMaps) Close() error {
 		m.Accepted,
 		m.Buckets4,
 		m.Counters,
-		m.Events,
+		m.Denials,
 		m.Exact6,
+		m.Life,
 		m.Names,
 		m.Node,
 		m.PortSets,
@@ -258,6 +268,7 @@ func (m *socketMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
+		m.Strays,
 	)
 }
 

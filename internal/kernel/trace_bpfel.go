@@ -16,7 +16,10 @@ import (
 type traceVarvelCounters struct {
 	_        structs.HostLayout
 	Refused  [14]uint64
-	Lost     uint64
+	Lost     [2]uint64
+	Held     uint64
+	Refilled uint64
+	Tokens   uint64
 	Forked   uint64
 	Executed uint64
 	Exited   uint64
@@ -117,8 +120,9 @@ const (
 	traceMapAccepted    = "accepted"
 	traceMapBuckets4    = "buckets4"
 	traceMapCounters    = "counters"
-	traceMapEvents      = "events"
+	traceMapDenials     = "denials"
 	traceMapExact6      = "exact6"
+	traceMapLife        = "life"
 	traceMapNames       = "names"
 	traceMapNode        = "node"
 	traceMapPortSets    = "port_sets"
@@ -127,6 +131,7 @@ const (
 	traceMapRedirects   = "redirects"
 	traceMapRuns        = "runs"
 	traceMapSockets     = "sockets"
+	traceMapStrays      = "strays"
 	traceProgVarvelExec = "varvel_exec"
 	traceProgVarvelExit = "varvel_exit"
 	traceProgVarvelFork = "varvel_fork"
@@ -186,8 +191,9 @@ type traceMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
+	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -196,6 +202,7 @@ type traceMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
+	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // traceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -227,8 +234,9 @@ type traceMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
-	Events    *ebpf.Map `ebpf:"events"`
+	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -237,6 +245,7 @@ type traceMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
+	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *traceMaps) Close() error {
@@ -244,8 +253,9 @@ func (m *traceMaps) Close() error {
 		m.Accepted,
 		m.Buckets4,
 		m.Counters,
-		m.Events,
+		m.Denials,
 		m.Exact6,
+		m.Life,
 		m.Names,
 		m.Node,
 		m.PortSets,
@@ -254,6 +264,7 @@ func (m *traceMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
+		m.Strays,
 	)
 }
 

@@ -24,6 +24,9 @@ const (
 func (n *node) kernelDenials() map[string]uint64 {
 	out := n.totals.denials()
 	live := n.lingering.counters()
+	if c, err := n.kernel.Strays(); err == nil {
+		live = append(live, c)
+	}
 	for _, run := range n.runs.All() {
 		if c, err := n.kernel.Counters(run.CgroupID); err == nil {
 			live = append(live, c)
@@ -52,9 +55,9 @@ type denialBudget struct {
 
 func newDenials(n *node) *denials { return &denials{n: n, runs: map[uint64]*denialBudget{}} }
 
-// admit takes one event from a run's budget. It returns how many refusals the
-// event stands for; 0 is no event.
-func (d *denials) admit(cgroupID uint64) uint64 {
+// admit takes one event, which stands for so many refusals, from a run's budget.
+// It returns how many refusals a record of it stands for; 0 is no record.
+func (d *denials) admit(cgroupID, refusals uint64) uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b, ok := d.runs[cgroupID]
@@ -62,7 +65,7 @@ func (d *denials) admit(cgroupID uint64) uint64 {
 		b = &denialBudget{limiter: rate.NewLimiter(denialsPerSecond, denialBurst)}
 		d.runs[cgroupID] = b
 	}
-	b.skipped++
+	b.skipped += refusals
 	if !b.limiter.Allow() {
 		return 0
 	}
@@ -86,7 +89,7 @@ func (d *denials) note(run *workload.Run, e kernel.Event) {
 			Time: d.n.now(), Target: e.Address.String(), Detail: protocolName(e.Protocol), Rule: reason.Rule, Text: reason.Text, Count: 1,
 		})
 	}
-	count := d.admit(e.CgroupID)
+	count := d.admit(e.CgroupID, e.Count)
 	if count == 0 {
 		return
 	}

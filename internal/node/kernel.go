@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/kernel"
@@ -97,7 +96,8 @@ func (n *node) openKernel(context.Context) (err error) {
 	n.lingering = &lingering{kernel: n.kernel, drained: n.cut, ended: n.totals.add}
 	n.addTask("ended runs", n.lingering.run)
 	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })
-	n.addTask("kernel losses", n.watchLosses)
+	n.losses = &losses{n: n, seen: map[string]uint64{}}
+	n.addTask("kernel losses", n.losses.watch)
 	return nil
 }
 
@@ -143,59 +143,6 @@ func exitOf(e kernel.Event) *audit.Process {
 	code := int(e.Status >> 8 & 0xff)
 	p.ExitCode = &code
 	return p
-}
-
-// calm is how long no event may be lost before the node counts as well again.
-const calm = 10 * time.Minute
-
-// watchLosses turns events that found the ring full into events and health.
-func (n *node) watchLosses(ctx context.Context) error {
-	seen := map[string]uint64{}
-	var last time.Time
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			if n.countLosses(ctx, seen) {
-				last = now
-			} else if !last.IsZero() && now.Sub(last) > calm {
-				n.well(health.EventsLost)
-				last = time.Time{}
-			}
-		}
-	}
-}
-
-// countLosses reports what was lost since seen, and brings seen up to date.
-func (n *node) countLosses(ctx context.Context, seen map[string]uint64) (lost bool) {
-	live := map[string]bool{}
-	for _, run := range n.runs.All() {
-		live[run.ID] = true
-		c, err := n.kernel.Counters(run.CgroupID)
-		if err != nil || c.Lost == seen[run.ID] {
-			continue
-		}
-		n.reportLoss(ctx, run, c.Lost-seen[run.ID])
-		seen[run.ID], lost = c.Lost, true
-	}
-	for id := range seen {
-		if !live[id] {
-			delete(seen, id)
-		}
-	}
-	return lost
-}
-
-func (n *node) reportLoss(ctx context.Context, run *workload.Run, lost uint64) {
-	n.totals.lost.Add(lost)
-	n.degraded(health.EventsLost, fmt.Sprintf("%d events of %s found the ring full", lost, run.ID))
-	n.record(ctx, aboutRun(audit.Event{
-		Kind: audit.KindLoss, Component: "kernel", Count: lost,
-		Message: "The details of these events are lost. What they report was counted, and what was refused stayed refused.",
-	}, run), decision.Appended)
 }
 
 func (n *node) now() time.Time { return time.Now() }

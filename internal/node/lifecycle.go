@@ -51,6 +51,7 @@ func (h *runHandle) Ended() {
 	if err != nil {
 		h.n.Log.Error("the counters of a run could not be read", "run", h.run.ID, "error", err)
 	}
+	h.n.losses.forget(ctx, h.run, counters)
 	if err := h.n.release(h.run); err != nil {
 		h.n.Log.Error("a run could not be cleared up", "run", h.run.ID, "error", err)
 	}
@@ -63,7 +64,7 @@ func (h *runHandle) Ended() {
 }
 
 func runCounts(c kernel.Counters) map[string]uint64 {
-	out := map[string]uint64{"forked": c.Forked, "executed": c.Executed, "exited": c.Exited, "lost": c.Lost}
+	out := map[string]uint64{"forked": c.Forked, "executed": c.Executed, "exited": c.Exited, "lost": c.Lost()}
 	for reason, n := range c.Refused {
 		out["refused."+reason] = n
 	}

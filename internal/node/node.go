@@ -69,6 +69,7 @@ type node struct {
 	gateway   *gateway.Gateway
 	changing  sync.Mutex // one change of what live runs may reach at a time
 	denials   *denials
+	losses    *losses
 	lingering *lingering
 
 	undo  []func() error // in order of making

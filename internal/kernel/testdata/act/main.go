@@ -46,6 +46,12 @@ func act(action string, args []string) string {
 		return share(args[0], args[1])
 	case "serve": // address: listens until its stdin ends
 		return serve(args[0])
+	case "flood": // address: refused connects, as fast as it goes, until its stdin ends
+		return flood(args[0])
+	case "sockets": // count: how often making one is refused
+		return sockets(args[0])
+	case "distinct": // address count: one connect to each of so many ports
+		return distinct(args[0], args[1])
 	case "reconnect": // first second: one UDP socket, connected twice
 		return reconnect(args[0], args[1])
 	}
