@@ -62,6 +62,15 @@ func (p *process) expect(t testing.TB, want string) {
 	}
 }
 
+func (p *process) line(t testing.TB) string {
+	t.Helper()
+	line, err := p.stdout.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
+}
+
 func waitFor(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for range 200 {
