@@ -111,6 +111,39 @@ func TestNobodyAsksInAnothersName(t *testing.T) {
 	}
 }
 
+// TestSocketStaysItsRuns: a socket that comes into another run's hands is judged
+// by the rules of the run that it was born in, and by none once that has ended.
+func TestSocketStaysItsRuns(t *testing.T) {
+	e := newTestEnv(t)
+	first, firstRun := e.newRun(t, "run_a", false)
+	second, secondRun := e.newRun(t, "run_b", false)
+	r := receive(t, "udp4", "192.0.2.1:0")
+	port := netip.MustParseAddrPort(r.addr).Port()
+	e.allow(t, secondRun, ports(port, port), "192.0.2.1/32")
+	p := start(t, first, "late", r.addr)
+	p.expect(t, "ready")
+	for _, step := range []struct {
+		what, want string
+		do         func() error
+	}{
+		{"unlisted in its own run", "EPERM", func() error { return nil }},
+		{"in the hands of a run that may", "EPERM", func() error { return p.moveTo(second) }},
+		{"control: its own run may", "ok", func() error { e.allow(t, firstRun, ports(port, port), "192.0.2.1/32"); return nil }},
+		{"its own run has ended", "EPERM", func() error { return e.RemoveRun(firstRun) }},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		p.say(t, "go")
+		if got := p.line(t); got != step.want {
+			t.Errorf("%s: got %q, want %q", step.what, got, step.want)
+		}
+	}
+	if n := r.settle(); n != 1 {
+		t.Errorf("%d arrived, want the control", n)
+	}
+}
+
 // TestSteeredPortDoesNotLeadOut: a run in the port group of a host's service may
 // choose by a program of its own who of the group gets a connection.
 func TestSteeredPortDoesNotLeadOut(t *testing.T) {

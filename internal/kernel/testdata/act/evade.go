@@ -188,6 +188,27 @@ func asker(server string) string {
 	}
 }
 
+// late makes its socket at once and uses it when it is told to.
+func late(target string) string {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	fmt.Println("ready")
+	var line string
+	for {
+		if _, err := fmt.Scanln(&line); err != nil {
+			return ""
+		}
+		if err := unix.Sendto(fd, []byte("hello"), 0, sockaddr(target)); err != nil {
+			fmt.Println(word(err))
+			continue
+		}
+		fmt.Println("ok")
+	}
+}
+
 // impersonate asks a name server from the address and port of somebody else's
 // socket: its own socket has the same port at another loopback address, and each
 // datagram may choose its source (IP_PKTINFO, ip(7)).

@@ -56,6 +56,8 @@ func act(action string, args []string) string {
 		return impersonate(args[0], args[1])
 	case "steer": // address count: as share, with a program that chooses the other
 		return steer(args[0], args[1])
+	case "late": // target: one socket, a datagram for each line on stdin
+		return late(args[0])
 	case "pair": // network address: two UDP sockets, connected to each other
 		return pair(args[0], args[1])
 	}
