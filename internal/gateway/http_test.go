@@ -317,7 +317,10 @@ func TestRevokeCutsConnections(t *testing.T) {
 	failed := make(chan error, 1)
 	client := h.client(dst)
 	go func() {
-		_, err := client.Get(fmt.Sprintf("http://%s:%d/items/1", host, dst.Port()))
+		resp, err := client.Get(fmt.Sprintf("http://%s:%d/items/1", host, dst.Port()))
+		if err == nil && resp.StatusCode == http.StatusBadGateway {
+			err = errors.New("the gateway gave the request up before it closed the connection")
+		}
 		failed <- err
 	}()
 	<-reached
