@@ -128,8 +128,10 @@ static __always_inline int call_judge(struct call *c, bool connecting, bool six)
 	j = judge(c->ctx, c->socket->run, &c->socket->rules, &c->dest, connecting);
 	switch (j.verdict) {
 	case VERDICT_DIRECT:
-	case VERDICT_LOOPBACK:
 		return call_allow(c);
+	case VERDICT_LOOPBACK: /* who really gets it is seen when it leaves */
+		call_remember(c, 0);
+		return 1;
 	case VERDICT_PROBE:
 		return 1;
 	case VERDICT_DOOR:

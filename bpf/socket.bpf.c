@@ -72,6 +72,15 @@ int varvel_sock_create(struct bpf_sock *ctx)
 	return 1;
 }
 
+/* Takes a socket's entry away, unless another socket has its address by now. */
+static __always_inline void retract(const struct varvel_socket *s, __u64 cookie)
+{
+	struct varvel_origin *origin = bpf_map_lookup_elem(&redirects, &s->local);
+
+	if (origin && origin->cookie == cookie)
+		bpf_map_delete_elem(&redirects, &s->local);
+}
+
 /* Tells the daemon who is at a local address, before the first packet leaves. */
 static __always_inline bool announce(struct varvel_socket *s, const struct varvel_address *local,
 				     __u16 port, __u8 protocol, __u64 cookie)
@@ -84,7 +93,7 @@ static __always_inline bool announce(struct varvel_socket *s, const struct varve
 
 	if (s->flags & SOCKET_REGISTERED && !(s->local.port == port &&
 					      address_equal(&s->local.address, local)))
-		bpf_map_delete_elem(&redirects, &s->local);
+		retract(s, cookie);
 	if (bpf_map_update_elem(&redirects, &key, &origin, 0))
 		return false;
 	s->local = key;
@@ -171,7 +180,7 @@ int varvel_sock_release(struct bpf_sock *ctx)
 	struct varvel_socket *s = bpf_sk_storage_get(&sockets, ctx, NULL, 0);
 
 	if (s && s->flags & SOCKET_REGISTERED)
-		bpf_map_delete_elem(&redirects, &s->local);
+		retract(s, bpf_get_socket_cookie(ctx));
 	return 1;
 }
 
@@ -297,6 +306,25 @@ static __always_inline bool was_redirected(const struct packet *p)
 					       !!(p->socket->flags & SOCKET_REDIRECTED);
 }
 
+/*
+ * A datagram can claim a source that is another socket's (IP_PKTINFO, ip(7)).
+ * Whose question it is, is therefore known by who gets the answer.
+ */
+static __always_inline int packet_question(struct packet *p)
+{
+	struct varvel_socket *s = p->socket;
+
+	if (loopback_owner(p->skb, s->run, &p->from, &p->to) != OWNER_SAME)
+		return packet_refuse(p, REASON_PEER_FOREIGN, true);
+	if (!(s->flags & SOCKET_REGISTERED && s->local.port == p->from.port &&
+	      address_equal(&s->local.address, &p->from.address)) &&
+	    !announce(s, &p->from.address, p->from.port, IPPROTO_UDP,
+		      bpf_get_socket_cookie(p->skb)))
+		return packet_refuse(p, REASON_FULL, true);
+	s->flags |= SOCKET_JUDGED;
+	return 1;
+}
+
 /* A redirected socket's packet: to the door, as long as its name is allowed. */
 static __always_inline int packet_redirected(struct packet *p)
 {
@@ -306,17 +334,23 @@ static __always_inline int packet_redirected(struct packet *p)
 	asked.v4 = is_mapped(&s->dst);
 	if (!(s->flags & SOCKET_JUDGED) && is_synthetic(&asked) && !name_allows(s->run, &asked))
 		return packet_refuse(p, REASON_STALE, true);
-	if (p->to.protocol == IPPROTO_UDP &&
-	    !(s->flags & SOCKET_REGISTERED && s->local.port == p->from.port &&
-	      address_equal(&s->local.address, &p->from.address)) &&
-	    !announce(s, &p->from.address, p->from.port, IPPROTO_UDP,
-		      bpf_get_socket_cookie(p->skb)))
-		return packet_refuse(p, REASON_FULL, true);
+	if (p->to.protocol == IPPROTO_UDP)
+		return packet_question(p);
 	s->flags |= SOCKET_JUDGED;
 	return 1;
 }
 
-/* Loopback, by who would receive it. */
+/* Has the other end of a TCP connection been chosen? */
+static __always_inline bool is_settled(const struct packet *p)
+{
+	return p->to.protocol == IPPROTO_TCP && p->sk->state == BPF_TCP_ESTABLISHED;
+}
+
+/*
+ * Loopback, by who would receive it. Who of a port's group gets a connection is
+ * chosen when its SYN arrives, perhaps by a program of theirs (socket(7),
+ * SO_ATTACH_REUSEPORT_CBPF), so only a look after that is remembered.
+ */
 static __always_inline int packet_loopback(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
@@ -325,7 +359,7 @@ static __always_inline int packet_loopback(struct packet *p)
 	if (owner == OWNER_FOREIGN)
 		return packet_refuse(p, REASON_PEER_FOREIGN, false);
 	if (owner == OWNER_SAME)
-		return packet_allow(p);
+		return is_settled(p) ? packet_allow(p) : 1;
 	/* Nobody: the packet makes its sender a reset or a port unreachable. */
 	return 1;
 }
@@ -347,7 +381,7 @@ static __always_inline int packet_judge(struct packet *p)
  * Is it known that this packet may go where its header says? What the socket was
  * allowed is compared with the packet, not with the socket's idea of its peer: a
  * routing header makes the two differ. A loopback listener can change hands until
- * the handshake has ended, so before that it is looked up each time.
+ * the handshake has ended, so until then it is looked up each time.
  */
 static __always_inline bool packet_known(const struct packet *p)
 {
@@ -359,8 +393,7 @@ static __always_inline bool packet_known(const struct packet *p)
 		return p->to.protocol == IPPROTO_TCP && to_door(p);
 	if (s->port != p->to.port || !address_equal(&s->dst, &p->to.address))
 		return false;
-	return !is_loopback(&p->to) ||
-	       (p->to.protocol == IPPROTO_TCP && p->sk->state == BPF_TCP_ESTABLISHED);
+	return !is_loopback(&p->to) || is_settled(p);
 }
 
 /* Loopback stays on the machine: a socket can be bound to another device. */

@@ -38,7 +38,7 @@ enum verdict {
 	VERDICT_DENY,
 	VERDICT_DIRECT,	  /* a rule allows the address itself */
 	VERDICT_LOOPBACK, /* a listener of the same run */
-	VERDICT_PROBE,	  /* a resolver looks for a route; nothing is sent */
+	VERDICT_PROBE,	  /* nothing is settled: what is sent is judged as it leaves */
 	VERDICT_DOOR,	  /* redirect TCP to the daemon */
 	VERDICT_DNS,	  /* redirect to the name server */
 	VERDICT_REFUSED,  /* same-run loopback without a listener */
@@ -210,9 +210,22 @@ static __always_inline bool name_allows(__u64 run, const struct dest *d)
 
 enum owner { OWNER_NONE, OWNER_SAME, OWNER_FOREIGN };
 
+/* The address, or loopback if there is none. */
+static __always_inline void tuple6(__u32 *to, const struct dest *d)
+{
+	if (d) {
+		to[0] = d->address.word[0];
+		to[1] = d->address.word[1];
+		to[2] = d->address.word[2];
+		to[3] = d->address.word[3];
+	}
+	if (!(to[0] | to[1] | to[2] | to[3]))
+		to[3] = bpf_htonl(1);
+}
+
 /*
- * Whose socket would receive this on loopback? from is the sender's address and
- * port; port 0 finds listeners only.
+ * Whose socket would receive this on the machine? from is the sender's address
+ * and port; port 0 finds listeners only.
  */
 static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const struct dest *d,
 						 const struct dest *from)
@@ -231,9 +244,9 @@ static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const str
 		tuple.ipv4.sport = from ? bpf_htons(from->port) : 0;
 	} else {
 		size = sizeof(tuple.ipv6);
-		tuple.ipv6.daddr[3] = bpf_htonl(1);
+		tuple6(tuple.ipv6.daddr, d);
 		tuple.ipv6.dport = bpf_htons(d->port);
-		tuple.ipv6.saddr[3] = bpf_htonl(1);
+		tuple6(tuple.ipv6.saddr, from);
 		tuple.ipv6.sport = from ? bpf_htons(from->port) : 0;
 	}
 	if (d->protocol == IPPROTO_TCP)
@@ -248,13 +261,19 @@ static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const str
 	return owner;
 }
 
+/*
+ * A UDP socket that is connected to the one that asks is not found here, since
+ * the asker's port is not known yet; its datagrams find it as they leave.
+ */
 static __always_inline struct judgement judge_loopback(void *ctx, __u64 run, const struct dest *d)
 {
 	switch (loopback_owner(ctx, run, d, NULL)) {
 	case OWNER_SAME:
 		return (struct judgement){VERDICT_LOOPBACK, REASON_NONE};
 	case OWNER_NONE:
-		return (struct judgement){VERDICT_REFUSED, REASON_NONE};
+		return (struct judgement){d->protocol == IPPROTO_UDP ? VERDICT_PROBE :
+								       VERDICT_REFUSED,
+					  REASON_NONE};
 	default:
 		return (struct judgement){VERDICT_DENY, REASON_LOOPBACK_FOREIGN};
 	}

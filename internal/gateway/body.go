@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/gowebpki/jcs"
+
+	"github.com/varvel/varvel/internal/tool"
 )
 
 const (
@@ -79,7 +82,20 @@ type canonicalRequest struct {
 	Path      string              `json:"path"`
 	Query     string              `json:"query"`
 	Body      string              `json:"body"`    // hex SHA-256
-	Headers   map[string][]string `json:"headers"` // the tool's digest_headers, lower case
+	Headers   map[string][]string `json:"headers"` // see covered; lower case
+}
+
+// covered are the headers that an approval binds to: those by which a server reads
+// the body, since the same bytes are another request as a form than as JSON, and
+// the tool's digest_headers.
+func covered(a tool.Action) []string {
+	names := []string{"Content-Type", "Content-Encoding"}
+	for _, name := range a.DigestHeaders {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // digest is the SHA-256 of the request as canonical JSON (RFC 8785).
@@ -89,7 +105,7 @@ func (x *exchange) digest() (string, *refusal) {
 		Method: x.target.method, Authority: x.request.HTTP.Authority, Path: x.target.path, Query: x.target.query,
 		Body: hex.EncodeToString(sum[:]), Headers: map[string][]string{},
 	}
-	for _, name := range x.action.DigestHeaders {
+	for _, name := range covered(x.action) {
 		for _, v := range x.r.Header[name] {
 			if !utf8.ValidString(v) { // JSON would make different values equal
 				return "", badRequest("header", "The header %s is not UTF-8, and an approval of this action covers it.", name)
@@ -119,7 +135,7 @@ func (x *exchange) preview() string {
 		line += "?" + x.target.query
 	}
 	lines := []string{x.target.method + " " + excerpt(line, previewLine)}
-	for _, name := range x.action.DigestHeaders {
+	for _, name := range covered(x.action) {
 		for _, v := range x.r.Header[name] {
 			lines = append(lines, name+": "+excerpt(v, 256))
 		}

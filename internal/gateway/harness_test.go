@@ -437,7 +437,7 @@ func httpTool(t testing.TB, port uint16, caFile string) *tool.Tool {
 		}
 		return tool.Action{
 			Name: name, Risk: risk, HTTP: tool.HTTP{Methods: methods, Path: template}, Threshold: 1,
-			MaxBody: 1 << 10, DigestHeaders: []string{"Content-Type"},
+			MaxBody: 1 << 10, DigestHeaders: []string{"X-Covered"},
 		}
 	}
 	tl := &tool.Tool{

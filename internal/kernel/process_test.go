@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +19,7 @@ import (
 type process struct {
 	stdin  io.WriteCloser
 	stdout *bufio.Reader
+	pid    int
 }
 
 func start(t testing.TB, cgroup, action string, args ...string) *process {
@@ -44,7 +47,12 @@ func start(t testing.TB, cgroup, action string, args ...string) *process {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	return &process{stdin, bufio.NewReader(stdout)}
+	return &process{stdin, bufio.NewReader(stdout), cmd.Process.Pid}
+}
+
+// moveTo puts the process into another cgroup.
+func (p *process) moveTo(cgroup string) error {
+	return os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(strconv.Itoa(p.pid)), 0)
 }
 
 func (p *process) say(t testing.TB, line string) {
@@ -60,6 +68,15 @@ func (p *process) expect(t testing.TB, want string) {
 	if err != nil || strings.TrimSpace(line) != want {
 		t.Fatalf("got %q, %v; want %q", line, err, want)
 	}
+}
+
+func (p *process) line(t testing.TB) string {
+	t.Helper()
+	line, err := p.stdout.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
 }
 
 func waitFor(t testing.TB, what string, done func() bool) {

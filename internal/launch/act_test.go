@@ -60,6 +60,7 @@ func acts() map[string]func(args []string) error {
 		"raw6":           socketAct(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6),
 		"netlink-diag":   socketAct(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG),
 		"netlink-route":  socketAct(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE),
+		"steer":          func([]string) error { return steer() },
 		"tcp4":           socketAct(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0),
 		"udp6":           socketAct(unix.AF_INET6, unix.SOCK_DGRAM, 0),
 		"unix":           socketAct(unix.AF_UNIX, unix.SOCK_STREAM, 0),
@@ -93,6 +94,23 @@ type mapSpec struct{ kind, key, value, entries uint32 }
 
 func socketAct(family, kind, proto int) func([]string) error {
 	return func([]string) error { return second(unix.Socket(family, kind, proto)) }
+}
+
+// steer gives a port's group a program that chooses among its members.
+func steer() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return err
+	}
+	first := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &first[0]})
 }
 
 // umountNew unmounts something: outside, what it has mounted itself.

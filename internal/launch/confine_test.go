@@ -46,6 +46,7 @@ func TestActs(t *testing.T) {
 		{"EPERM", []string{"raw4"}},
 		{"EPERM", []string{"raw6"}},
 		{"EPERM", []string{"netlink-diag"}},
+		{"EPERM", []string{"steer"}},
 		{"EPERM", []string{"tiocsti"}},
 		{"EPERM", []string{"tiocsti-high"}},
 		{"EPERM", []string{"pidfd_getfd"}},

@@ -67,6 +67,14 @@ func families() condition {
 	)
 }
 
+// steering is the condition under which setsockopt(2) is refused: a program that
+// chooses who of a port's group gets a datagram could choose a host's service,
+// which the look-up on the cgroup, having no datagram, cannot foresee
+// (reuseport_select_sock, net/core/sock_reuseport.c).
+func steering() condition {
+	return either(all(is(1, unix.SOL_SOCKET), is(2, unix.SO_ATTACH_REUSEPORT_CBPF, unix.SO_ATTACH_REUSEPORT_EBPF)))
+}
+
 // refusals is the filter. Calls that newer programs try first and can do
 // without get ENOSYS, as from an older kernel: clone3, since a filter cannot
 // look into its arguments, and io_uring, whose operations no filter sees. Both
@@ -78,6 +86,7 @@ func refusals() []refusal {
 	return []refusal{
 		{"socket", 41, 198, families(), no},
 		{"socketpair", 53, 199, either(all(isNot(0, unix.AF_UNIX))), no},
+		{"setsockopt", 54, 208, steering(), no},
 		{"ioctl", 16, 29, either(all(is(1, ioctlSTI, ioctlLinux, ioctlCons))), no},
 		{"clone", 56, 220, either(all(anyBit(0, newNamespaces))), no},
 		{"clone3", 435, 435, always(), absent},

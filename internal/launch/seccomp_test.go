@@ -101,6 +101,8 @@ func holding(name string) [][6]uint64 {
 		}
 	case "socketpair":
 		return [][6]uint64{{unix.AF_INET, unix.SOCK_STREAM}, {unix.AF_TIPC, unix.SOCK_STREAM}}
+	case "setsockopt":
+		return [][6]uint64{{3, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF}, {3, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_EBPF}}
 	case "ioctl":
 		return [][6]uint64{{0, ioctlSTI}, {2, ioctlLinux}, {1, ioctlCons}}
 	case "clone", "unshare":
@@ -131,6 +133,8 @@ func harmless(name string) [][6]uint64 {
 		}
 	case "socketpair":
 		return [][6]uint64{{unix.AF_UNIX, unix.SOCK_STREAM}}
+	case "setsockopt":
+		return [][6]uint64{{3, unix.SOL_SOCKET, unix.SO_REUSEPORT}, {3, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER}, {3, unix.IPPROTO_TCP, 51}}
 	case "ioctl":
 		return [][6]uint64{{0, unix.TCGETS}, {0, unix.TIOCGWINSZ}, {0, unix.TIOCSPGRP}}
 	case "clone":

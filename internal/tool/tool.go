@@ -103,7 +103,8 @@ type Action struct {
 	// Approval is what the operator chose, or "" for the policy's default.
 	Approval decision.ApprovalKind `json:"approval,omitempty"`
 	// DigestHeaders are the request headers that an approval covers, besides
-	// method, authority, path, query and body. Canonical form.
+	// method, authority, path, query, body, Content-Type and Content-Encoding.
+	// Canonical form.
 	DigestHeaders []string `json:"digest_headers,omitempty"`
 	MaxBody       int64    `json:"max_body"` // bytes
 	Pos           Position `json:"-"`

@@ -54,6 +54,18 @@ func act(action string, args []string) string {
 		return distinct(args[0], args[1])
 	case "reconnect": // first second: one UDP socket, connected twice
 		return reconnect(args[0], args[1])
+	case "evade": // way listed unlisted
+		return evade(args[0], args[1], args[2])
+	case "asker": // server: one connected socket, a question for each line on stdin
+		return asker(args[0])
+	case "impersonate": // victim server: a question from somebody else's socket
+		return impersonate(args[0], args[1])
+	case "steer": // address count: as share, with a program that chooses the other
+		return steer(args[0], args[1])
+	case "late": // target: one socket, a datagram for each line on stdin
+		return late(args[0])
+	case "pair": // network address: two UDP sockets, connected to each other
+		return pair(args[0], args[1])
 	}
 	return "unknown action " + action
 }
