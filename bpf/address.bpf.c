@@ -68,10 +68,12 @@ static __always_inline int call_refuse(struct call *c, __u8 reason)
 static __always_inline void call_remember(struct call *c, __u32 flags)
 {
 	struct varvel_socket *s = c->socket;
+	bool same = s->port == c->dest.port && address_equal(&s->dst, &c->dest.address);
+	__u32 keep = SOCKET_REGISTERED | (same ? SOCKET_NOTED : 0);
 
 	s->dst = c->dest.address;
 	s->port = c->dest.port;
-	s->flags = (s->flags & SOCKET_REGISTERED) | flags;
+	s->flags = (s->flags & keep) | flags;
 }
 
 static __always_inline int call_allow(struct call *c)

@@ -5,6 +5,7 @@
  * connections are made known to the daemon, its packets pass the backstop, its
  * end takes everything away.
  */
+#include "lib/flow.h"
 #include "lib/verdict.h"
 
 char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX */
@@ -256,17 +257,32 @@ static __always_inline bool parse(struct packet *p)
 	return p->skb->protocol == bpf_htons(ETH_P_IPV6) && parse6(p);
 }
 
+/* The first packet to a destination makes it one that was reached. */
+static __always_inline int packet_sent(struct packet *p)
+{
+	struct varvel_socket *s = p->socket;
+
+	if (s->flags & (SOCKET_NOTED | SOCKET_REDIRECTED))
+		return 1;
+	s->flags |= SOCKET_NOTED;
+	if (!is_loopback(&p->to))
+		flow_note(s->run, &p->to);
+	return 1;
+}
+
 /* Remembers that this destination is allowed. A listener has many peers. */
 static __always_inline int packet_allow(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
+	bool same = s->port == p->to.port && address_equal(&s->dst, &p->to.address);
+	__u32 keep = SOCKET_REGISTERED | (same ? SOCKET_NOTED : 0);
 
 	if (p->sk->state == BPF_TCP_LISTEN)
 		return 1;
 	s->dst = p->to.address;
 	s->port = p->to.port;
-	s->flags = (s->flags & SOCKET_REGISTERED) | SOCKET_JUDGED;
-	return 1;
+	s->flags = (s->flags & keep) | SOCKET_JUDGED;
+	return packet_sent(p);
 }
 
 static __always_inline int packet_refuse(struct packet *p, __u8 reason, bool always)
@@ -422,7 +438,7 @@ int varvel_egress(struct __sk_buff *skb)
 	if (leaves_loopback(&p))
 		return packet_refuse(&p, REASON_LOOPBACK_FOREIGN, true);
 	if (packet_known(&p))
-		return 1;
+		return packet_sent(&p);
 	p.stale = p.socket->flags & SOCKET_JUDGED && p.socket->generation != p.node->generation;
 	if (!socket_refresh(p.socket, p.node))
 		return packet_refuse(&p, REASON_NO_RUN, true);

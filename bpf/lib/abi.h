@@ -19,6 +19,9 @@
 #define VARVEL_NAMES 262144	/* (run, synthetic address, port) entries */
 #define VARVEL_REDIRECTS 131072 /* redirected connections that are being made or open */
 #define VARVEL_RING_BYTES (4 << 20) /* of each class of events */
+#define VARVEL_FLOWS 65536	/* (run, destination) entries between two readings */
+#define VARVEL_FLOW_BURST 512	/* of them a run may make at once, on each CPU */
+#define VARVEL_FLOW_NS 20000000 /* after which it may make one more */
 #define VARVEL_DENIAL_BURST 256	/* events of refusals that a run may send at once, on each CPU */
 #define VARVEL_DENIAL_NS 20000000 /* after which it may send one more */
 #define VARVEL_PATH 128		/* bytes of a file name kept in an exec event */
@@ -177,6 +180,7 @@ enum varvel_socket_flags {
 	SOCKET_JUDGED = 1 << 0,	    /* dst is allowed, as of .generation */
 	SOCKET_REDIRECTED = 1 << 1, /* dst is what was asked for, not what is dialled */
 	SOCKET_REGISTERED = 1 << 2, /* a varvel_redirect_key for local exists */
+	SOCKET_NOTED = 1 << 3,	    /* that dst was sent to is counted */
 };
 
 /* What is known of a socket that was born in a run. */
@@ -194,13 +198,36 @@ struct varvel_socket {
 	struct varvel_redirect_key local;
 };
 
+/* A token bucket. One that is all zero is full when it is first used. */
+struct varvel_bucket {
+	__u64 refilled; /* when tokens were added, ns since boot */
+	__u64 tokens;
+};
+
+/* What a run has reached by a rule, between two readings. */
+struct varvel_flow_key {
+	__u64 run;
+	struct varvel_address address;
+	__u16 port;
+	__u8 protocol;
+	__u8 unused[5];
+};
+
+struct varvel_flow {
+	__u64 count; /* of sockets that began to send there, or began again */
+	__u64 first; /* ns since boot */
+	__u64 last;
+};
+
 /* Counters of a run, on each CPU. */
 struct varvel_counters {
 	__u64 refused[REASON_COUNT];
 	__u64 lost[CLASS_COUNT]; /* events that found their ring full */
-	__u64 held;	/* refusals that were counted, not sent, since the last that was */
-	__u64 refilled; /* when tokens were added, ns since boot */
-	__u64 tokens;	/* how many events of refusals may be sent now */
+	__u64 held; /* refusals that were counted, not sent, since the last that was */
+	struct varvel_bucket tell; /* events of refusals */
+	struct varvel_bucket note; /* new entries in flows */
+	__u64 flows;	   /* destinations that were allowed by a rule and sent to */
+	__u64 flows_untold; /* of them, those that are in no entry of flows */
 	__u64 forked;
 	__u64 executed;
 	__u64 exited;

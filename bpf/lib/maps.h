@@ -49,6 +49,14 @@ struct {
 	__uint(max_entries, VARVEL_RING_BYTES);
 } denials SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, VARVEL_FLOWS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct varvel_flow_key);
+	__type(value, struct varvel_flow);
+} flows SEC(".maps");
+
 /* Sockets born in a run. Accepted sockets inherit the run of their listener. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

@@ -51,22 +51,18 @@ static __always_inline struct varvel_counters *counters_of(__u64 run)
 	return c ?: bpf_map_lookup_elem(&strays, &zero);
 }
 
-/* Takes a token from the bucket of a run and CPU. */
-static __always_inline bool may_tell(struct varvel_counters *c)
+/* Takes a token from a bucket, into which one more falls each interval. */
+static __always_inline bool take(struct varvel_bucket *b, __u64 now, __u64 interval, __u64 most)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
-	__u64 earned = (now - c->refilled) / VARVEL_DENIAL_NS;
+	__u64 earned = (now - b->refilled) / interval;
 
 	if (earned) {
-		c->tokens = c->tokens + earned < VARVEL_DENIAL_BURST ? c->tokens + earned :
-								       VARVEL_DENIAL_BURST;
-		c->refilled = now;
+		b->tokens = b->tokens + earned < most ? b->tokens + earned : most;
+		b->refilled = now;
 	}
-	if (!c->tokens) {
-		c->held++;
+	if (!b->tokens)
 		return false;
-	}
-	c->tokens--;
+	b->tokens--;
 	return true;
 }
 
@@ -89,8 +85,10 @@ static __always_inline void refuse(const struct refusal *r, const struct dest *d
 		return;
 	if (r->reason < REASON_COUNT)
 		c->refused[r->reason]++;
-	if (!may_tell(c))
+	if (!take(&c->tell, bpf_ktime_get_boot_ns(), VARVEL_DENIAL_NS, VARVEL_DENIAL_BURST)) {
+		c->held++;
 		return;
+	}
 	e = bpf_ringbuf_reserve(&denials, sizeof(*e), 0);
 	if (!e) {
 		c->lost[CLASS_DENIAL]++;

@@ -11,6 +11,7 @@ const (
 	KindRunRevoke  Kind = "run.revoke" // a run lost all that it might reach
 	KindRunEnd     Kind = "run.end"    // a run's cgroup is empty
 	KindRuleSet    Kind = "rule-set"   // a run got a compiled allowlist
+	KindFlow       Kind = "flow"       // what a rule allowed and a run reached, counted by destination
 	KindConnect    Kind = "connect"    // a denial of the kernel, or a name that was judged
 	KindDNS        Kind = "dns"        // a query that was answered or refused
 	KindHTTP       Kind = "http"       // one request of a tool
@@ -28,7 +29,7 @@ const (
 // Kinds returns every kind, in the order of the documentation.
 func Kinds() []Kind {
 	return []Kind{
-		KindRunStart, KindRunRevoke, KindRunEnd, KindRuleSet, KindConnect, KindDNS, KindHTTP, KindCredential,
+		KindRunStart, KindRunRevoke, KindRunEnd, KindRuleSet, KindFlow, KindConnect, KindDNS, KindHTTP, KindCredential,
 		KindApproval, KindExec, KindExit, KindConfig, KindPolicy, KindHealth, KindLoss, KindOverride,
 	}
 }

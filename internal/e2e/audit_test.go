@@ -36,6 +36,11 @@ func TestAudit(t *testing.T) {
 	n.eventually("both runs' denials are there", func() bool {
 		return len(n.events("--agent", "bot", "--effect", "deny")) >= 2 && len(n.events("--agent", "other", "--effect", "deny")) >= 1
 	})
+	n.eventually("what was allowed is there, counted", func() bool {
+		flows := n.events("--kind", "flow")
+		return len(flows) == 1 && flows[0].Agent == "bot" && flows[0].Actor != "" && flows[0].RuleSet != "" && flows[0].Count == 1 &&
+			flows[0].Target.Address == v4(hostListed) && flows[0].Target.Port == port && flows[0].Target.Protocol == "tcp"
+	})
 	n.filters()
 	n.identities()
 	// After a crash, the log is whole, and the next daemon goes on with it.

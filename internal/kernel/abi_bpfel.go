@@ -18,6 +18,12 @@ type abiVarvelAddress struct {
 	Word [4]uint32
 }
 
+type abiVarvelBucket struct {
+	_        structs.HostLayout
+	Refilled uint64
+	Tokens   uint64
+}
+
 type abiVarvelBucket4 struct {
 	_     structs.HostLayout
 	Count uint32
@@ -33,15 +39,17 @@ const (
 )
 
 type abiVarvelCounters struct {
-	_        structs.HostLayout
-	Refused  [14]uint64
-	Lost     [2]uint64
-	Held     uint64
-	Refilled uint64
-	Tokens   uint64
-	Forked   uint64
-	Executed uint64
-	Exited   uint64
+	_           structs.HostLayout
+	Refused     [14]uint64
+	Lost        [2]uint64
+	Held        uint64
+	Tell        abiVarvelBucket
+	Note        abiVarvelBucket
+	Flows       uint64
+	FlowsUntold uint64
+	Forked      uint64
+	Executed    uint64
+	Exited      uint64
 }
 
 type abiVarvelEvent struct {
@@ -76,6 +84,22 @@ type abiVarvelExecEvent struct {
 	_     structs.HostLayout
 	Event abiVarvelEvent
 	Path  [128]int8
+}
+
+type abiVarvelFlow struct {
+	_     structs.HostLayout
+	Count uint64
+	First uint64
+	Last  uint64
+}
+
+type abiVarvelFlowKey struct {
+	_        structs.HostLayout
+	Run      uint64
+	Address  abiVarvelAddress
+	Port     uint16
+	Protocol uint8
+	Unused   [5]uint8
 }
 
 type abiVarvelHook uint32
@@ -215,6 +239,7 @@ const (
 	abiMapCounters                = "counters"
 	abiMapDenials                 = "denials"
 	abiMapExact6                  = "exact6"
+	abiMapFlows                   = "flows"
 	abiMapLife                    = "life"
 	abiMapNames                   = "names"
 	abiMapNode                    = "node"
@@ -226,12 +251,15 @@ const (
 	abiMapSockets                 = "sockets"
 	abiMapStrays                  = "strays"
 	abiVarSharedVarvelAddress     = "shared_varvel_address"
+	abiVarSharedVarvelBucket      = "shared_varvel_bucket"
 	abiVarSharedVarvelBucket4     = "shared_varvel_bucket4"
 	abiVarSharedVarvelClass       = "shared_varvel_class"
 	abiVarSharedVarvelCounters    = "shared_varvel_counters"
 	abiVarSharedVarvelEvent       = "shared_varvel_event"
 	abiVarSharedVarvelEventKind   = "shared_varvel_event_kind"
 	abiVarSharedVarvelExecEvent   = "shared_varvel_exec_event"
+	abiVarSharedVarvelFlow        = "shared_varvel_flow"
+	abiVarSharedVarvelFlowKey     = "shared_varvel_flow_key"
 	abiVarSharedVarvelHook        = "shared_varvel_hook"
 	abiVarSharedVarvelNameKey     = "shared_varvel_name_key"
 	abiVarSharedVarvelNode        = "shared_varvel_node"
@@ -302,6 +330,7 @@ type abiMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -319,12 +348,15 @@ type abiMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type abiVariableSpecs struct {
 	SharedVarvelAddress     *ebpf.VariableSpec `ebpf:"shared_varvel_address"`
+	SharedVarvelBucket      *ebpf.VariableSpec `ebpf:"shared_varvel_bucket"`
 	SharedVarvelBucket4     *ebpf.VariableSpec `ebpf:"shared_varvel_bucket4"`
 	SharedVarvelClass       *ebpf.VariableSpec `ebpf:"shared_varvel_class"`
 	SharedVarvelCounters    *ebpf.VariableSpec `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.VariableSpec `ebpf:"shared_varvel_event"`
 	SharedVarvelEventKind   *ebpf.VariableSpec `ebpf:"shared_varvel_event_kind"`
 	SharedVarvelExecEvent   *ebpf.VariableSpec `ebpf:"shared_varvel_exec_event"`
+	SharedVarvelFlow        *ebpf.VariableSpec `ebpf:"shared_varvel_flow"`
+	SharedVarvelFlowKey     *ebpf.VariableSpec `ebpf:"shared_varvel_flow_key"`
 	SharedVarvelHook        *ebpf.VariableSpec `ebpf:"shared_varvel_hook"`
 	SharedVarvelNameKey     *ebpf.VariableSpec `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.VariableSpec `ebpf:"shared_varvel_node"`
@@ -367,6 +399,7 @@ type abiMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Flows     *ebpf.Map `ebpf:"flows"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -386,6 +419,7 @@ func (m *abiMaps) Close() error {
 		m.Counters,
 		m.Denials,
 		m.Exact6,
+		m.Flows,
 		m.Life,
 		m.Names,
 		m.Node,
@@ -404,12 +438,15 @@ func (m *abiMaps) Close() error {
 // It can be passed to loadAbiObjects or ebpf.CollectionSpec.LoadAndAssign.
 type abiVariables struct {
 	SharedVarvelAddress     *ebpf.Variable `ebpf:"shared_varvel_address"`
+	SharedVarvelBucket      *ebpf.Variable `ebpf:"shared_varvel_bucket"`
 	SharedVarvelBucket4     *ebpf.Variable `ebpf:"shared_varvel_bucket4"`
 	SharedVarvelClass       *ebpf.Variable `ebpf:"shared_varvel_class"`
 	SharedVarvelCounters    *ebpf.Variable `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.Variable `ebpf:"shared_varvel_event"`
 	SharedVarvelEventKind   *ebpf.Variable `ebpf:"shared_varvel_event_kind"`
 	SharedVarvelExecEvent   *ebpf.Variable `ebpf:"shared_varvel_exec_event"`
+	SharedVarvelFlow        *ebpf.Variable `ebpf:"shared_varvel_flow"`
+	SharedVarvelFlowKey     *ebpf.Variable `ebpf:"shared_varvel_flow_key"`
 	SharedVarvelHook        *ebpf.Variable `ebpf:"shared_varvel_hook"`
 	SharedVarvelNameKey     *ebpf.Variable `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.Variable `ebpf:"shared_varvel_node"`

@@ -14,15 +14,44 @@ import (
 )
 
 type addressVarvelCounters struct {
-	_        structs.HostLayout
-	Refused  [14]uint64
-	Lost     [2]uint64
-	Held     uint64
-	Refilled uint64
-	Tokens   uint64
-	Forked   uint64
-	Executed uint64
-	Exited   uint64
+	_       structs.HostLayout
+	Refused [14]uint64
+	Lost    [2]uint64
+	Held    uint64
+	Tell    struct {
+		_        structs.HostLayout
+		Refilled uint64
+		Tokens   uint64
+	}
+	Note struct {
+		_        structs.HostLayout
+		Refilled uint64
+		Tokens   uint64
+	}
+	Flows       uint64
+	FlowsUntold uint64
+	Forked      uint64
+	Executed    uint64
+	Exited      uint64
+}
+
+type addressVarvelFlow struct {
+	_     structs.HostLayout
+	Count uint64
+	First uint64
+	Last  uint64
+}
+
+type addressVarvelFlowKey struct {
+	_       structs.HostLayout
+	Run     uint64
+	Address struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	Port     uint16
+	Protocol uint8
+	Unused   [5]uint8
 }
 
 type addressVarvelNameKey struct {
@@ -122,6 +151,7 @@ const (
 	addressMapCounters            = "counters"
 	addressMapDenials             = "denials"
 	addressMapExact6              = "exact6"
+	addressMapFlows               = "flows"
 	addressMapLife                = "life"
 	addressMapNames               = "names"
 	addressMapNode                = "node"
@@ -207,6 +237,7 @@ type addressMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -250,6 +281,7 @@ type addressMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Flows     *ebpf.Map `ebpf:"flows"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -269,6 +301,7 @@ func (m *addressMaps) Close() error {
 		m.Counters,
 		m.Denials,
 		m.Exact6,
+		m.Flows,
 		m.Life,
 		m.Names,
 		m.Node,

@@ -7,6 +7,8 @@ type Counters struct {
 	Refused     map[string]uint64 // by reason; reasons that did not occur are absent
 	LostLife    uint64            // events of exec and exit that found their ring full
 	LostDenials uint64            // events of refusals that found theirs full
+	Flows       uint64            // destinations that a rule allowed and that were sent to
+	FlowsUntold uint64            // of them, those that TakeFlows does not tell
 	Forked      uint64            // processes started
 	Executed    uint64            // programs executed
 	Exited      uint64            // processes ended
@@ -48,6 +50,8 @@ func (k *Kernel) sum(perCPU []abiVarvelCounters) Counters {
 	for _, c := range perCPU {
 		out.LostLife += c.Lost[abiVarvelClassCLASS_LIFE]
 		out.LostDenials += c.Lost[abiVarvelClassCLASS_DENIAL]
+		out.Flows += c.Flows
+		out.FlowsUntold += c.FlowsUntold
 		out.Forked += c.Forked
 		out.Executed += c.Executed
 		out.Exited += c.Exited

@@ -14,15 +14,44 @@ import (
 )
 
 type traceVarvelCounters struct {
-	_        structs.HostLayout
-	Refused  [14]uint64
-	Lost     [2]uint64
-	Held     uint64
-	Refilled uint64
-	Tokens   uint64
-	Forked   uint64
-	Executed uint64
-	Exited   uint64
+	_       structs.HostLayout
+	Refused [14]uint64
+	Lost    [2]uint64
+	Held    uint64
+	Tell    struct {
+		_        structs.HostLayout
+		Refilled uint64
+		Tokens   uint64
+	}
+	Note struct {
+		_        structs.HostLayout
+		Refilled uint64
+		Tokens   uint64
+	}
+	Flows       uint64
+	FlowsUntold uint64
+	Forked      uint64
+	Executed    uint64
+	Exited      uint64
+}
+
+type traceVarvelFlow struct {
+	_     structs.HostLayout
+	Count uint64
+	First uint64
+	Last  uint64
+}
+
+type traceVarvelFlowKey struct {
+	_       structs.HostLayout
+	Run     uint64
+	Address struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	Port     uint16
+	Protocol uint8
+	Unused   [5]uint8
 }
 
 type traceVarvelNameKey struct {
@@ -122,6 +151,7 @@ const (
 	traceMapCounters    = "counters"
 	traceMapDenials     = "denials"
 	traceMapExact6      = "exact6"
+	traceMapFlows       = "flows"
 	traceMapLife        = "life"
 	traceMapNames       = "names"
 	traceMapNode        = "node"
@@ -193,6 +223,7 @@ type traceMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -236,6 +267,7 @@ type traceMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Flows     *ebpf.Map `ebpf:"flows"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -255,6 +287,7 @@ func (m *traceMaps) Close() error {
 		m.Counters,
 		m.Denials,
 		m.Exact6,
+		m.Flows,
 		m.Life,
 		m.Names,
 		m.Node,

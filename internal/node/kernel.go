@@ -95,6 +95,7 @@ func (n *node) openKernel(context.Context) (err error) {
 	n.denials = newDenials(n)
 	n.lingering = &lingering{kernel: n.kernel, drained: n.cut, ended: n.totals.add}
 	n.addTask("ended runs", n.lingering.run)
+	n.addTask("flows", n.watchFlows)
 	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })
 	n.losses = &losses{n: n, seen: map[string]uint64{}}
 	n.addTask("kernel losses", n.losses.watch)

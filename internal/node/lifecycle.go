@@ -64,7 +64,7 @@ func (h *runHandle) Ended() {
 }
 
 func runCounts(c kernel.Counters) map[string]uint64 {
-	out := map[string]uint64{"forked": c.Forked, "executed": c.Executed, "exited": c.Exited, "lost": c.Lost()}
+	out := map[string]uint64{"forked": c.Forked, "executed": c.Executed, "exited": c.Exited, "flows": c.Flows, "flows_untold": c.FlowsUntold, "lost": c.Lost()}
 	for reason, n := range c.Refused {
 		out["refused."+reason] = n
 	}

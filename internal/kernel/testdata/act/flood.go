@@ -80,3 +80,49 @@ func distinct(address, count string) string {
 	}
 	return fmt.Sprint("refused ", refused)
 }
+
+// spray sends a datagram to each of the first addresses of a prefix.
+func spray(prefix, count string) string {
+	to, n := netip.MustParsePrefix(prefix).Addr(), 0
+	fmt.Sscan(count, &n)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	sent := 0
+	for range n {
+		to = to.Next()
+		if unix.Sendto(fd, []byte("x"), 0, sockaddr(netip.AddrPortFrom(to, 9).String())) == nil {
+			sent++
+		}
+	}
+	return fmt.Sprint("sent ", sent)
+}
+
+// again sends datagrams to one address, all from one socket.
+func again(how, address, count string) string {
+	n := 0
+	fmt.Sscan(count, &n)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	if how == "connected" {
+		if err := unix.Connect(fd, sockaddr(address)); err != nil {
+			return word(err)
+		}
+	}
+	for range n {
+		if how == "connected" {
+			_, err = unix.Write(fd, []byte("x"))
+		} else {
+			err = unix.Sendto(fd, []byte("x"), 0, sockaddr(address))
+		}
+		if err != nil {
+			return word(err)
+		}
+	}
+	return "ok"
+}

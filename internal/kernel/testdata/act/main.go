@@ -46,6 +46,10 @@ func act(action string, args []string) string {
 		return share(args[0], args[1])
 	case "serve": // address: listens until its stdin ends
 		return serve(args[0])
+	case "spray": // prefix count: a datagram to port 9 of each of so many addresses
+		return spray(args[0], args[1])
+	case "again": // connected|unconnected address count: datagrams of one socket
+		return again(args[0], args[1], args[2])
 	case "flood": // address: refused connects, as fast as it goes, until its stdin ends
 		return flood(args[0])
 	case "sockets": // count: how often making one is refused
