@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -27,7 +28,7 @@ type Client struct {
 // there is something to tell the user, in a sentence; the status is then the one
 // to exit with. If ctx ends, the connection is closed, and the command hung up.
 func (c *Client) Run(ctx context.Context, agent string, argv []string) (int, error) {
-	r, err := c.request(agent, argv)
+	r, err := c.request(agent, argv) // before signals are caught: it tells which are ignored
 	if err != nil {
 		return CodeRefused, err
 	}
@@ -50,16 +51,35 @@ func (c *Client) Run(ctx context.Context, agent string, argv []string) (int, err
 // request says what is to be started. The environment goes as it is: the daemon
 // knows what may pass.
 func (c *Client) request(agent string, argv []string) (StartRequest, error) {
-	cwd, err := os.Getwd()
+	cwd, err := workingDirectory()
 	if err != nil {
-		return StartRequest{}, fmt.Errorf("the working directory cannot be determined: %w", err)
+		return StartRequest{}, err
+	}
+	ignored, err := ignoredSignals()
+	if err != nil {
+		return StartRequest{}, err
 	}
 	term := findTerminal(c.Stdin, c.Stdout, c.Stderr)
 	r := StartRequest{
 		Agent: agent, Argv: argv, Cwd: cwd, Env: os.Environ(), TTY: term.present(), Winsize: term.size(),
-		Umask: currentUmask(), Quiet: c.Quiet,
+		Umask: currentUmask(), Ignored: ignored, Quiet: c.Quiet,
 	}
 	return r, r.Check()
+}
+
+// workingDirectory returns the name that PWD has for it, or the kernel's, which
+// needs no right to look at the directory.
+func workingDirectory() (string, error) {
+	if cwd, err := os.Getwd(); err == nil {
+		return cwd, nil
+	}
+	buf := make([]byte, maxPath)
+	n, err := unix.Getcwd(buf)
+	cwd := unix.ByteSliceToString(buf[:max(n, 0)])
+	if err != nil || !filepath.IsAbs(cwd) { // "(unreachable)" in front: getcwd(2)
+		return "", Refuse("The working directory has been removed or is out of reach, so the command cannot start in it. Change to another one.")
+	}
+	return cwd, nil
 }
 
 // currentUmask reads the umask the only portable way, by setting it.
