@@ -52,6 +52,8 @@ func TestStartRefused(t *testing.T) {
 		{name: "a root without rights", argv: []string{"setpriv", "--bounding-set=-net_admin,-setuid", "--"},
 			want: []string{"cap_setuid", "cap_net_admin", "CapabilityBoundingSet"}},
 		{name: "a read-only state", node: "state_dir: /proc/varvel\n", want: []string{"/proc/varvel cannot be used", "state_dir"}},
+		{name: "a full disk", argv: hidden("mkdir -m 700 DIR/state && mount -t tmpfs -o size=64k none DIR/state"),
+			want: []string{"no disk space left", "free disk space"}},
 		{name: "a socket that is a file", files: map[string]string{"../run/launch.sock": "x"}, want: []string{"launch.sock is in the way", "remove it"}},
 		{name: "a group that does not exist", node: "admin: { group: nosuchgroup }\n", want: []string{"nosuchgroup", "groupadd"}},
 		{name: "a bpffs that is a file", node: "bpffs: %[1]s/config/varvel.yaml\n", want: []string{"bpffs"}},
@@ -68,7 +70,11 @@ func TestStartRefused(t *testing.T) {
 			if tt.taken != "" {
 				n.take(tt.taken)
 			}
-			r := n.do(tt.as, append(append([]string{"timeout", "20"}, tt.argv...), bin("varveld"), "--config", filepath.Join(n.dir, "config"))...)
+			argv := []string{"timeout", "20"}
+			for _, a := range tt.argv {
+				argv = append(argv, strings.ReplaceAll(a, "DIR/", n.dir+"/"))
+			}
+			r := n.do(tt.as, append(argv, bin("varveld"), "--config", filepath.Join(n.dir, "config"))...)
 			if r.code == 0 || r.code > 2 {
 				t.Errorf("exit status %d", r.code)
 			}
@@ -140,6 +146,24 @@ func (n *node) take(address string) {
 		n.t.Fatal(err)
 	}
 	n.taken = l
+}
+
+// TestNoDaemon: every command says that there is no daemon, and what to do.
+func TestNoDaemon(t *testing.T) {
+	n := newRealm(t).newNode(t, options{manual: true})
+	for _, args := range [][]string{{"status"}, {"runs"}, {"agents"}, {"tools"}, {"leases"}, {"approvals"}, {"audit"},
+		{"why", "run_x", "x.example"}, {"approve", "apr_x", "--yes"}, {"deny", "apr_x"}, {"reload"}} {
+		r := n.do(root, n.varvel(args...)...)
+		if r.code != 4 || r.stdout != "" {
+			t.Errorf("%q: %s", args, r)
+		}
+		contains(t, args[0], r.stderr, "cannot be reached", "start the daemon with")
+	}
+	r := n.do(alice, n.run("bot", "true")...)
+	if r.code != 125 || r.stdout != "" {
+		t.Errorf("run: %s", r)
+	}
+	contains(t, "run", r.stderr, "does not answer", "start it with: systemctl start varveld")
 }
 
 // TestSecondDaemon: the first one goes on as if nothing had happened.

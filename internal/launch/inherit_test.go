@@ -2,7 +2,10 @@ package launch
 
 import (
 	"fmt"
+	"io"
 	"math/bits"
+	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -127,5 +130,52 @@ func TestNoWorkingDirectory(t *testing.T) {
 		if r.code != CodeRefused || r.stdout != "" || !strings.Contains(r.stderr, tt.want) {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+}
+
+// TestInterruptedStart: a daemon that does not answer holds nobody.
+func TestInterruptedStart(t *testing.T) {
+	b := newBench(t, Plan{})
+	deaf := b.socket + ".deaf"
+	l, err := net.Listen("unix", deaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Chmod(deaf, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		prepare string
+		signals []os.Signal
+		code    int
+	}{
+		{"", []os.Signal{unix.SIGINT}, 130},
+		{"", []os.Signal{unix.SIGUSR1, unix.SIGTERM}, 143},
+		{"trap '' HUP; ", []os.Signal{unix.SIGHUP, unix.SIGTERM}, 143},
+	} {
+		cmd := exec.Command("sh", "-c", tt.prepare+`exec "$0" helper client "$1" true`, b.exe, deaf)
+		user1000().prepare(cmd)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The request has been sent when its first byte is here, and signals are
+		// caught before that.
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		for _, sig := range tt.signals {
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if code := waitFor(cmd); code != tt.code {
+			t.Errorf("%v: exit status %d, want %d", tt.signals, code, tt.code)
+		}
+		c.Close()
 	}
 }
