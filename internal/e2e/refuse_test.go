@@ -34,6 +34,28 @@ func TestStartRefused(t *testing.T) {
 		{name: "bad policy", node: "policy: { dirs: [%[1]s/config/rego] }\n",
 			files: map[string]string{"rego/x.rego": "package varvel.custom\n\ndeny contains {\"rule\": \"x\"} if input.tol == \"x\"\n"},
 			want:  []string{"x.rego:3"}},
+		{name: "an unreadable policy", node: "policy: { dirs: [%[1]s/config/rego] }\n",
+			files: map[string]string{"rego/x.rego": "\xff\xfe"}, want: []string{"x.rego:1"}},
+		{name: "a repeated key", files: map[string]string{"agents.d/a.yaml": "agent: a\nowner: x\nowner: y\n"}, want: []string{"a.yaml:3", "`owner` is repeated"}},
+		{name: "tools that overlap", files: map[string]string{
+			"tools.d/a.yaml":  "tool: a\nhosts: [api.example.org:443]\nclient: pass\n",
+			"tools.d/b.yaml":  "tool: b\nhosts: [api.example.org:443]\nclient: pass\n",
+			"agents.d/a.yaml": "agent: a\ntools: [a, b]\n",
+		}, want: []string{"api.example.org", "b.yaml"}},
+		{name: "too old a kernel", argv: []string{"setarch", "--uname-2.6"}, want: []string{"this kernel is Linux 2.6.", "needs 6.1 or newer", "boot a newer one"}},
+		{name: "no BTF", argv: hidden("mount -t tmpfs none /sys/kernel"), want: []string{"no BTF", "CONFIG_DEBUG_INFO_BTF"}},
+		{name: "no cgroup2 at all", argv: hidden("umount -lR /sys/fs/cgroup"),
+			want: []string{"is not in a cgroup v2 mount", "leave `cgroup` out"}},
+		{name: "a read-only cgroup2", argv: hidden(`mount -o remount,ro,bind "$(findmnt -nt cgroup2 -o TARGET | head -n1)"`),
+			want: []string{"is read-only", "mount -o remount,rw"}},
+		{name: "a cgroup namespace", argv: []string{"unshare", "--cgroup"}, want: []string{"cgroup namespace", "--cgroupns=host"}},
+		{name: "a root without rights", argv: []string{"setpriv", "--bounding-set=-net_admin,-setuid", "--"},
+			want: []string{"cap_setuid", "cap_net_admin", "CapabilityBoundingSet"}},
+		{name: "a read-only state", node: "state_dir: /proc/varvel\n", want: []string{"/proc/varvel cannot be used", "state_dir"}},
+		{name: "a full disk", argv: hidden("mkdir -m 700 DIR/state && mount -t tmpfs -o size=64k none DIR/state"),
+			want: []string{"no disk space left", "free disk space"}},
+		{name: "a socket that is a file", files: map[string]string{"../run/launch.sock": "x"}, want: []string{"launch.sock is in the way", "remove it"}},
+		{name: "a group that does not exist", node: "admin: { group: nosuchgroup }\n", want: []string{"nosuchgroup", "groupadd"}},
 		{name: "a bpffs that is a file", node: "bpffs: %[1]s/config/varvel.yaml\n", want: []string{"bpffs"}},
 		{name: "a bpffs that may not be mounted", argv: []string{"setpriv", "--bounding-set=-sys_admin", "--"},
 			want: []string{"no bpffs is mounted", "mount -t bpf"}},
@@ -48,7 +70,11 @@ func TestStartRefused(t *testing.T) {
 			if tt.taken != "" {
 				n.take(tt.taken)
 			}
-			r := n.do(tt.as, append(append([]string{"timeout", "20"}, tt.argv...), bin("varveld"), "--config", filepath.Join(n.dir, "config"))...)
+			argv := []string{"timeout", "20"}
+			for _, a := range tt.argv {
+				argv = append(argv, strings.ReplaceAll(a, "DIR/", n.dir+"/"))
+			}
+			r := n.do(tt.as, append(argv, bin("varveld"), "--config", filepath.Join(n.dir, "config"))...)
 			if r.code == 0 || r.code > 2 {
 				t.Errorf("exit status %d", r.code)
 			}
@@ -57,8 +83,37 @@ func TestStartRefused(t *testing.T) {
 			if strings.Contains(r.stderr, "goroutine") {
 				t.Errorf("it panicked:\n%s", r.stderr)
 			}
+			if left := n.startLeft(); len(left) > 0 {
+				t.Errorf("left behind by a start that has failed:\n\t%s", strings.Join(left, "\n\t"))
+			}
 		})
 	}
+}
+
+// hidden is a command line that does something in a mount namespace of its own
+// before the daemon starts in it.
+func hidden(script string) []string {
+	return []string{"unshare", "--mount", "sh", "-c", script + ` && exec "$@"`, "sh"}
+}
+
+// startLeft is what a start that has failed must not leave, beyond what no daemon
+// leaves: its mounts, the directories that it has made, and events of a daemon
+// that never was. What it may keep are an id, keys and an empty log: they are
+// whole, and the next start uses them.
+func (n *node) startLeft() []string {
+	left := n.leftovers()
+	if now := n.mountinfo(); now != n.before {
+		left = append(left, "mounts:\n"+now)
+	}
+	if _, err := os.Stat(filepath.Join(n.dir, "bpf")); err == nil {
+		left = append(left, "the mount point of the bpffs")
+	}
+	if _, err := os.Stat(filepath.Join(n.dir, "state", "audit")); err == nil {
+		if events := n.events(); len(events) > 0 {
+			left = append(left, fmt.Sprintf("%d events", len(events)))
+		}
+	}
+	return left
 }
 
 // override puts lines into varvel.yaml in place of those with the same key.
@@ -91,6 +146,24 @@ func (n *node) take(address string) {
 		n.t.Fatal(err)
 	}
 	n.taken = l
+}
+
+// TestNoDaemon: every command says that there is no daemon, and what to do.
+func TestNoDaemon(t *testing.T) {
+	n := newRealm(t).newNode(t, options{manual: true})
+	for _, args := range [][]string{{"status"}, {"runs"}, {"agents"}, {"tools"}, {"leases"}, {"approvals"}, {"audit"},
+		{"why", "run_x", "x.example"}, {"approve", "apr_x", "--yes"}, {"deny", "apr_x"}, {"reload"}} {
+		r := n.do(root, n.varvel(args...)...)
+		if r.code != 4 || r.stdout != "" {
+			t.Errorf("%q: %s", args, r)
+		}
+		contains(t, args[0], r.stderr, "cannot be reached", "start the daemon with")
+	}
+	r := n.do(alice, n.run("bot", "true")...)
+	if r.code != 125 || r.stdout != "" {
+		t.Errorf("run: %s", r)
+	}
+	contains(t, "run", r.stderr, "does not answer", "start it with: systemctl start varveld")
 }
 
 // TestSecondDaemon: the first one goes on as if nothing had happened.

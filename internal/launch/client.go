@@ -7,8 +7,11 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +30,7 @@ type Client struct {
 // there is something to tell the user, in a sentence; the status is then the one
 // to exit with. If ctx ends, the connection is closed, and the command hung up.
 func (c *Client) Run(ctx context.Context, agent string, argv []string) (int, error) {
-	r, err := c.request(agent, argv)
+	r, err := c.request(agent, argv) // before signals are caught: it tells which are ignored
 	if err != nil {
 		return CodeRefused, err
 	}
@@ -43,23 +46,42 @@ func (c *Client) Run(ctx context.Context, agent string, argv []string) (int, err
 	stop := context.AfterFunc(ctx, func() { ch.close() })
 	defer stop()
 	defer ch.close()
-	x := &clientRun{client: c, ch: ch, term: findTerminal(c.Stdin, c.Stdout, c.Stderr)}
+	x := &clientRun{client: c, ch: ch, term: findTerminal(c.Stdin, c.Stdout, c.Stderr), ignored: r.Ignored}
 	return x.run(signals)
 }
 
 // request says what is to be started. The environment goes as it is: the daemon
 // knows what may pass.
 func (c *Client) request(agent string, argv []string) (StartRequest, error) {
-	cwd, err := os.Getwd()
+	cwd, err := workingDirectory()
 	if err != nil {
-		return StartRequest{}, fmt.Errorf("the working directory cannot be determined: %w", err)
+		return StartRequest{}, err
+	}
+	ignored, err := ignoredSignals()
+	if err != nil {
+		return StartRequest{}, err
 	}
 	term := findTerminal(c.Stdin, c.Stdout, c.Stderr)
 	r := StartRequest{
 		Agent: agent, Argv: argv, Cwd: cwd, Env: os.Environ(), TTY: term.present(), Winsize: term.size(),
-		Umask: currentUmask(), Quiet: c.Quiet,
+		Umask: currentUmask(), Ignored: ignored, Quiet: c.Quiet,
 	}
 	return r, r.Check()
+}
+
+// workingDirectory returns the name that PWD has for it, or the kernel's, which
+// needs no right to look at the directory.
+func workingDirectory() (string, error) {
+	if cwd, err := os.Getwd(); err == nil {
+		return cwd, nil
+	}
+	buf := make([]byte, maxPath)
+	n, err := unix.Getcwd(buf)
+	cwd := unix.ByteSliceToString(buf[:max(n, 0)])
+	if err != nil || !filepath.IsAbs(cwd) { // "(unreachable)" in front: getcwd(2)
+		return "", Refuse("The working directory has been removed or is out of reach, so the command cannot start in it. Change to another one.")
+	}
+	return cwd, nil
 }
 
 // currentUmask reads the umask the only portable way, by setting it.
@@ -73,7 +95,7 @@ func currentUmask() int {
 func (c *Client) dial(r StartRequest) (*channel, error) {
 	conn, err := net.Dial("unix", c.Socket)
 	if err != nil {
-		return nil, fmt.Errorf("the Varvel daemon does not answer on %s; is varveld running? (%w)", c.Socket, err)
+		return nil, fmt.Errorf("the Varvel daemon does not answer on %s (%w); start it with: systemctl start varveld", c.Socket, err)
 	}
 	ch := &channel{conn: conn.(*net.UnixConn)}
 	err = withFDs(func(fds []int) error { return ch.send(kindStart, r, fds...) }, c.Stdin, c.Stdout, c.Stderr)
@@ -111,7 +133,13 @@ type clientRun struct {
 	master  int // of the pty, until the relay takes it over; 0 if there is none
 	relay   *relay
 	notices []string // for after the end
+	begun   bool     // the command has been started
+	ignored []int    // signals that the command is started to ignore
 }
+
+// startPatience is how long a signal that would end the command may wait for the
+// command to be started.
+const startPatience = 2 * time.Second
 
 // run serves the run until the command ends.
 func (x *clientRun) run(signals <-chan os.Signal) (int, error) {
@@ -120,6 +148,8 @@ func (x *clientRun) run(signals <-chan os.Signal) (int, error) {
 	ended := make(chan struct{})
 	defer close(ended)
 	go x.read(frames, ended)
+	var giveUp <-chan time.Time
+	var last syscall.Signal
 	for {
 		select {
 		case f, ok := <-frames:
@@ -132,8 +162,25 @@ func (x *clientRun) run(signals <-chan os.Signal) (int, error) {
 			}
 		case s := <-signals:
 			x.forward(s)
+			if sig, ok := s.(syscall.Signal); ok && x.endsStart(sig) && giveUp == nil {
+				giveUp, last = time.After(startPatience), sig
+			}
+		case <-giveUp:
+			if !x.begun {
+				return Exit{Signal: int(last)}.Status(), errors.New("interrupted; the Varvel daemon has not answered, see its log")
+			}
 		}
 	}
+}
+
+// endsStart reports whether a signal ends a command that has not begun: it has
+// no handlers yet.
+func (x *clientRun) endsStart(sig syscall.Signal) bool {
+	switch sig {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
+		return !x.begun && !slices.Contains(x.ignored, int(sig))
+	}
+	return false
 }
 
 // read passes the daemon's frames on until the connection or the run ends.
@@ -198,6 +245,7 @@ func (x *clientRun) obey(f frame) (status int, done bool, err error) {
 
 // started says what was kept out, and connects the terminal.
 func (x *clientRun) started(m startedMessage) error {
+	x.begun = true
 	if !x.client.Quiet && len(m.Removed) > 0 {
 		names := make([]string, len(m.Removed))
 		for i, name := range m.Removed {

@@ -16,6 +16,7 @@ type limits struct {
 	Rlimits [][2]uint64 `json:"rlimits"` // soft and hard, indexed by resource (getrlimit(2))
 	Nice    int         `json:"nice"`    // -20 to 19 (setpriority(2))
 	OOM     int         `json:"oom"`     // /proc/PID/oom_score_adj (proc_pid_oom_score_adj(5))
+	Sched   scheduling  `json:"sched"`
 }
 
 // rlimitCount is RLIM_NLIMITS (asm-generic/resource.h).
@@ -42,6 +43,9 @@ func limitsOf(p Peer) (limits, error) {
 	}
 	if l.OOM, err = strconv.Atoi(string(bytes.TrimSpace(text))); err != nil {
 		return limits{}, fmt.Errorf("read the peer's oom_score_adj: %w", err)
+	}
+	if l.Sched, err = schedulingOf(p.PID); err != nil {
+		return limits{}, err
 	}
 	if err := p.alive(); err != nil {
 		return limits{}, fmt.Errorf("the peer is gone: %w", err)
@@ -99,6 +103,9 @@ func (l limits) raise() error {
 	}
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, l.Nice); err != nil {
 		return fmt.Errorf("set nice value %d: %w", l.Nice, err)
+	}
+	if err := l.Sched.apply(l.Nice); err != nil {
+		return err
 	}
 	err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(l.OOM)), 0)
 	if err != nil && !os.IsPermission(err) {

@@ -18,6 +18,7 @@ type StartRequest struct {
 	TTY     bool     // a standard descriptor of the caller is a terminal
 	Winsize Winsize  // size of that terminal
 	Umask   int      // file mode creation mask, 0 to 0777
+	Ignored []int    // signals that the caller was started to ignore, as by nohup(1)
 	Quiet   bool     // no end-of-run summary
 }
 
@@ -108,6 +109,8 @@ func (r *StartRequest) Check() error {
 		return errors.New("the working directory is not an absolute path")
 	case r.Umask < 0 || r.Umask > 0o777:
 		return errors.New("the umask is not between 0 and 0777")
+	case !ignorable(r.Ignored):
+		return errors.New("a signal is to be ignored that cannot be")
 	}
 	for _, list := range [][]string{r.Argv, r.Env, {r.Cwd, r.Agent}} {
 		for _, s := range list {
@@ -129,13 +132,14 @@ type wireRequest struct {
 	TTY     bool     `json:"tty"`
 	Winsize Winsize  `json:"winsize"`
 	Umask   int      `json:"umask"`
+	Ignored []int    `json:"ignored,omitempty"`
 	Quiet   bool     `json:"quiet"`
 }
 
 // MarshalJSON encodes r for the wire.
 func (r StartRequest) MarshalJSON() ([]byte, error) {
 	return json.Marshal(wireRequest{
-		r.Agent, toBytes(r.Argv), []byte(r.Cwd), toBytes(r.Env), r.TTY, r.Winsize, r.Umask, r.Quiet,
+		r.Agent, toBytes(r.Argv), []byte(r.Cwd), toBytes(r.Env), r.TTY, r.Winsize, r.Umask, r.Ignored, r.Quiet,
 	})
 }
 
@@ -145,7 +149,7 @@ func (r *StartRequest) UnmarshalJSON(text []byte) error {
 	if err := (frame{kindStart, text}).decode(&w); err != nil {
 		return err
 	}
-	*r = StartRequest{w.Agent, toStrings(w.Argv), string(w.Cwd), toStrings(w.Env), w.TTY, w.Winsize, w.Umask, w.Quiet}
+	*r = StartRequest{w.Agent, toStrings(w.Argv), string(w.Cwd), toStrings(w.Env), w.TTY, w.Winsize, w.Umask, w.Ignored, w.Quiet}
 	return nil
 }
 

@@ -120,13 +120,23 @@ func (r *relay) copyIn() {
 // endOfInput is VEOF of a new pty (termios(3)).
 const endOfInput = 4
 
+// backgroundLook is how often, in milliseconds, a relay in the background looks
+// whether it has come to the foreground: a shell sends no signal when it brings
+// there a job that was never stopped.
+const backgroundLook = 200
+
 // awaitKeys waits for a key or to be woken.
 func (r *relay) awaitKeys() (ready bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(r.woken), Events: unix.POLLIN}}
-	if r.term.foreground() {
+	timeout := -1
+	switch {
+	case r.mayRead():
+		r.term.takeKeys() // as in resume
 		fds = append(fds, unix.PollFd{Fd: int32(r.term.in), Events: unix.POLLIN})
+	case !r.term.isAway():
+		timeout = backgroundLook
 	}
-	if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+	if _, err := unix.Poll(fds, timeout); err != nil && err != unix.EINTR {
 		return false, err
 	}
 	if fds[0].Revents != 0 {
@@ -135,20 +145,24 @@ func (r *relay) awaitKeys() (ready bool, err error) {
 			return false, os.ErrClosed
 		}
 	}
-	ready = len(fds) == 2 && fds[1].Revents != 0 && !r.closed.Load() && r.term.foreground()
+	ready = len(fds) == 2 && fds[1].Revents != 0 && !r.closed.Load() && r.mayRead()
 	return ready, nil
 }
+
+// mayRead reports whether keys are this process's to read.
+func (r *relay) mayRead() bool { return !r.term.isAway() && r.term.foreground() }
 
 // pause gives the terminal back for as long as the command is stopped.
 func (r *relay) pause() {
 	if r != nil {
-		r.term.giveBack()
+		r.term.leave()
 	}
 }
 
 // resume takes the terminal again, if this process is in the foreground now.
 func (r *relay) resume() {
 	if r != nil {
+		r.term.comeBack()
 		// Failing is no reason to end: the command has its pty.
 		r.term.takeKeys()
 		r.wake.Write([]byte{0})

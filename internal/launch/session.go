@@ -100,7 +100,7 @@ func (s *Server) specOf(peer Peer, r StartRequest, stdio []int) (*Spec, error) {
 		return nil, err
 	}
 	spec := &Spec{
-		Init: s.Init, Argv: r.Argv, Cwd: r.Cwd, Umask: r.Umask, Winsize: r.Winsize,
+		Init: s.Init, Argv: r.Argv, Cwd: r.Cwd, Umask: r.Umask, Ignored: r.Ignored, Winsize: r.Winsize,
 		UID: peer.UID, GID: peer.GID, Groups: peer.Groups,
 		Homes: homesOf(peer.UID, r.Env), Doors: doorsOf(r.Env), limits: &l,
 	}

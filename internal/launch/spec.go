@@ -24,16 +24,18 @@ type Spec struct {
 	Cgroup string // directory of a fresh cgroup; one that cgroup.kill was written to cannot be used
 	Init   string // program of init; "" means /proc/self/exe
 
-	Argv   []string
-	Env    []string // complete and filtered; see BuildEnv
-	Cwd    string
-	Umask  int
-	UID    uint32
-	GID    uint32
-	Groups []uint32
-	Homes  []string // home directories whose credential files are masked
-	Doors  []string // further sockets to mask, such as the caller's ssh agent
-	Files  Files
+	Argv  []string
+	Env   []string // complete and filtered; see BuildEnv
+	Cwd   string
+	Umask int
+	// Ignored holds the signals that the command is started to ignore.
+	Ignored []int
+	UID     uint32
+	GID     uint32
+	Groups  []uint32
+	Homes   []string // home directories whose credential files are masked
+	Doors   []string // further sockets to mask, such as the caller's ssh agent
+	Files   Files
 
 	// Stdio holds the descriptors of standard input, output and error. They
 	// stay the caller's. -1 means the run's pty.
@@ -50,6 +52,7 @@ type initConfig struct {
 	Env     [][]byte  `json:"env"`
 	Cwd     []byte    `json:"cwd"`
 	Umask   int       `json:"umask"`
+	Ignored []int     `json:"ignored"`
 	UID     uint32    `json:"uid"`
 	GID     uint32    `json:"gid"`
 	Groups  []uint32  `json:"groups"`
@@ -79,7 +82,7 @@ func (f wireFiles) files() Files {
 // MarshalJSON encodes what init needs of s.
 func (s *Spec) MarshalJSON() ([]byte, error) {
 	c := initConfig{
-		Argv: toBytes(s.Argv), Env: toBytes(s.Env), Cwd: []byte(s.Cwd), Umask: s.Umask,
+		Argv: toBytes(s.Argv), Env: toBytes(s.Env), Cwd: []byte(s.Cwd), Umask: s.Umask, Ignored: s.Ignored,
 		UID: s.UID, GID: s.GID, Groups: s.Groups, Homes: toBytes(s.Homes), Doors: toBytes(s.Doors),
 		Files: s.Files.wire(), Winsize: s.Winsize, Limits: s.limits,
 	}

@@ -52,9 +52,10 @@ func runStage(ch *channel) error {
 		return err
 	}
 	unix.Umask(c.Umask)
+	ignore(c.Ignored)
 	argv, env := toStrings(c.Argv), toStrings(c.Env)
 	if err := os.Chdir(string(c.Cwd)); err != nil {
-		return Refuse("The working directory cannot be entered from within the run: %v.", err)
+		return Refuse("The working directory cannot be entered from within the run (%v). Change to one that you may enter and that is not hidden from runs; /run and /dev are a run's own.", err)
 	}
 	program, err := lookUp(argv[0], env)
 	if err != nil {

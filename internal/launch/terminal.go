@@ -2,6 +2,7 @@ package launch
 
 import (
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +14,8 @@ type terminal struct {
 	out  int  // to write to, or -1
 	full bool // both standard input and output are it: all keys are the command's
 
+	mu    sync.Mutex    // guards what follows, and lets no change overtake another
+	away  bool          // the command is stopped: the terminal is the shell's
 	saved *unix.Termios // the state to put back; nil while it is untouched
 }
 
@@ -59,7 +62,9 @@ func (t *terminal) foreground() bool {
 // whole terminal and this process may have it now: the pty does what the
 // terminal did (termios(3), cfmakeraw).
 func (t *terminal) takeKeys() error {
-	if !t.full || t.saved != nil || !t.foreground() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.away || !t.full || t.saved != nil || !t.foreground() {
 		return nil
 	}
 	state, err := unix.IoctlGetTermios(t.in, unix.TCGETS)
@@ -81,6 +86,34 @@ func (t *terminal) takeKeys() error {
 
 // giveBack restores the terminal.
 func (t *terminal) giveBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.restore()
+}
+
+// leave restores the terminal and leaves it alone until comeBack.
+func (t *terminal) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.away = true
+	t.restore()
+}
+
+func (t *terminal) comeBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.away = false
+}
+
+// isAway reports whether the terminal is to be left alone.
+func (t *terminal) isAway() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.away
+}
+
+// restore puts the state back. The caller holds the lock.
+func (t *terminal) restore() {
 	if t.saved == nil {
 		return
 	}

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
@@ -21,6 +23,28 @@ func kept() []cap.Value {
 		cap.SYS_RESOURCE, cap.SYS_NICE, // the caller's limits and priority
 		cap.NET_BIND_SERVICE, // an issuer at a low port
 	}
+}
+
+// optional are those of kept without which the daemon does most things: limits and
+// priorities of callers are then not raised, and low ports not listened on.
+func optional() []cap.Value {
+	return []cap.Value{cap.SYS_RESOURCE, cap.SYS_NICE, cap.NET_BIND_SERVICE}
+}
+
+// checkCapabilities refuses to start without the capabilities that runs need: a
+// run would fail half-way, each in another place.
+func checkCapabilities() error {
+	have := cap.GetProc()
+	var missing []string
+	for _, v := range kept() {
+		if ok, err := have.GetFlag(cap.Effective, v); (err != nil || !ok) && !slices.Contains(optional(), v) {
+			missing = append(missing, v.String())
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("root here lacks %s; start varveld with all of root's capabilities (systemd: CapabilityBoundingSet, docker: --privileged)", strings.Join(missing, ", "))
+	}
+	return nil
 }
 
 // dropCapabilities gives up what is not needed any more, in all threads.

@@ -24,14 +24,17 @@ func (n *node) pins() string { return filepath.Join(n.Config().Node.BPFFS, "varv
 // clearUp ends the runs that an earlier daemon left behind. Its programs govern
 // them until the last process is gone; only then are they taken away.
 func (n *node) clearUp(ctx context.Context) (err error) {
-	if n.cgroups, err = workload.OpenCgroups(n.Config().Node.Cgroup, "varvel"); err != nil {
+	top := filepath.Dir(n.cgroups.Runs)
+	if err := n.claim(n.Config().Node.BPFFS); err != nil {
 		return err
 	}
-	for _, dir := range []string{n.Config().Node.BPFFS, filepath.Dir(n.cgroups.Runs)} {
-		if err := n.claim(dir); err != nil {
-			return err
-		}
+	if err := n.cgroups.Make(); err != nil {
+		return err
 	}
+	if err := n.claim(top); err != nil {
+		return err
+	}
+	n.onFailure(func() error { return workload.Remove(top) })
 	left, err := n.cgroups.Leftovers()
 	if err != nil {
 		return err

@@ -73,6 +73,7 @@ type node struct {
 	lingering *lingering
 
 	undo  []func() error // in order of making
+	ready bool           // the start has succeeded
 	tasks []task
 }
 
@@ -83,14 +84,15 @@ type step struct {
 }
 
 // steps is the order in which the daemon comes up: first what can refuse to run
-// at all, then the record, then judgement, then the kernel, and the doors for
-// people last.
+// at all and changes nothing, then the record, then judgement, then the kernel,
+// and the doors for people last.
 func (n *node) steps() []step {
 	return []step{
 		{"check this machine", n.checkMachine},
+		{"load the policy", n.loadPolicy},
+		{"look for the BPF file system", n.ensureBPFFS},
 		{"take the lock", n.takeLock},
 		{"open the audit log", n.openAudit},
-		{"load the policy", n.loadPolicy},
 		{"open the approvals", n.openApprovals},
 		{"open the issuer", n.openIssuer},
 		{"clear up after an earlier daemon", n.clearUp},
@@ -106,6 +108,9 @@ func (n *node) steps() []step {
 
 // Run is the daemon. It returns when ctx ends, or with what failed.
 func Run(ctx context.Context, o Options) error {
+	if err := checkRoot(); err != nil {
+		return err
+	}
 	cfg, err := config.Load(o.ConfigDir)
 	if err != nil {
 		return err
@@ -119,6 +124,7 @@ func Run(ctx context.Context, o Options) error {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
+	n.ready = true
 	n.reportStart(ctx)
 	n.tasks = append(n.tasks, task{"reload", n.watchConfig})
 	if o.Ready != nil {
@@ -132,6 +138,16 @@ func (n *node) Config() *config.Config { return n.cfg.Load() }
 
 // onStop registers what undoes a step. The last one registered is run first.
 func (n *node) onStop(f func() error) { n.undo = append(n.undo, f) }
+
+// onFailure registers what undoes a step if the start fails in a later one.
+func (n *node) onFailure(f func() error) {
+	n.onStop(func() error {
+		if n.ready {
+			return nil
+		}
+		return f()
+	})
+}
 
 func (n *node) takeDown() {
 	var errs []error

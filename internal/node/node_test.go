@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,6 +38,42 @@ func TestRunTasks(t *testing.T) {
 	cancel()
 	if err := runTasks(ctx, []task{{"a", wait}, {"b", wait}}); err != nil {
 		t.Errorf("a clean end: %v", err)
+	}
+}
+
+func TestCheckRelease(t *testing.T) {
+	for release, want := range map[string]string{
+		"6.1.0-13-amd64": "", "6.1": "", "6.18.44": "", "10.0.1": "",
+		"6.0.19": "needs 6.1", "5.15.0-100-generic": "needs 6.1", "2.6.78": "boot a newer one",
+		"": "has no version", "custom": "has no version",
+	} {
+		err := checkRelease(release)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", release, err, want)
+		}
+	}
+}
+
+// TestFailedStart: what a failed start has made goes, what is in use stays, and
+// what a start that succeeded has made stays too.
+func TestFailedStart(t *testing.T) {
+	for _, ready := range []bool{false, true} {
+		top := t.TempDir()
+		n := &node{Options: Options{Log: slog.New(slog.DiscardHandler)}, ready: ready}
+		for _, dir := range []string{"a/b/c", "used/d"} {
+			if err := n.makeDir(filepath.Join(top, dir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(top, "used", "file"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n.takeDown()
+		for dir, stays := range map[string]bool{"a": ready, "a/b/c": ready, "used/d": ready, "used/file": true} {
+			if _, err := os.Stat(filepath.Join(top, dir)); (err == nil) != stays {
+				t.Errorf("ready %v: %s: %v", ready, dir, err)
+			}
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/varvel/varvel/internal/config"
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/identity"
+	"github.com/varvel/varvel/internal/kernel"
 	"github.com/varvel/varvel/internal/launch"
 	"github.com/varvel/varvel/internal/tool"
 	"github.com/varvel/varvel/internal/workload"
@@ -41,6 +42,10 @@ func (s starter) Begin(ctx context.Context, peer launch.Peer, r launch.StartRequ
 		return launch.Plan{}, nil, err
 	}
 	if err := s.n.govern(ctx, run); err != nil {
+		if errors.Is(err, kernel.ErrFull) {
+			s.n.Log.Error("there is no room for a run", "run", run.ID, "error", err)
+			return launch.Plan{}, nil, launch.Refuse("the kernel's part of Varvel has no room for another run, so it does not start; `varvel runs` lists those that could be ended, and a run's room comes free a minute after its end")
+		}
 		if unwell := s.n.log.Health(); unwell != nil {
 			s.n.Log.Error("the start of a run could not be recorded", "run", run.ID, "error", err)
 			return launch.Plan{}, nil, launch.Refuse("the start of a run cannot be recorded, so it does not happen: %v", unwell)

@@ -29,9 +29,10 @@ type Cgroups struct {
 	Runs   string // parent of the runs' cgroups, absolute
 }
 
-// OpenCgroups makes Varvel's cgroups in a directory called name below parent, a
-// directory of the cgroup v2 tree; "" is the tree's root.
-func OpenCgroups(parent, name string) (*Cgroups, error) {
+// FindCgroups says where Varvel's cgroups are: in a directory called name below
+// parent, a directory of the cgroup v2 tree; "" is the tree's root. It changes
+// nothing.
+func FindCgroups(parent, name string) (*Cgroups, error) {
 	root, err := findCgroup2("/proc/self/mountinfo", parent)
 	if err != nil {
 		return nil, err
@@ -43,13 +44,26 @@ func OpenCgroups(parent, name string) (*Cgroups, error) {
 		return nil, err
 	}
 	top := filepath.Join(parent, name)
-	c := &Cgroups{Root: root, Daemon: filepath.Join(top, "daemon"), Runs: filepath.Join(top, "runs")}
+	return &Cgroups{Root: root, Daemon: filepath.Join(top, "daemon"), Runs: filepath.Join(top, "runs")}, nil
+}
+
+// OpenCgroups finds Varvel's cgroups and makes them.
+func OpenCgroups(parent, name string) (*Cgroups, error) {
+	c, err := FindCgroups(parent, name)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Make()
+}
+
+// Make makes the daemon's cgroup and that of the runs, where they are not there.
+func (c *Cgroups) Make() error {
 	for _, dir := range []string{c.Daemon, c.Runs} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make the cgroup %s: %w", dir, err)
+			return fmt.Errorf("make the cgroup %s: %w", dir, err)
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func checkCgroup2(root string) error {
@@ -59,6 +73,9 @@ func checkCgroup2(root string) error {
 	}
 	if st.Type != unix.CGROUP2_SUPER_MAGIC {
 		return fmt.Errorf("%s is not a cgroup v2 mount; mount one with: mount -t cgroup2 none %s", root, root)
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return fmt.Errorf("the cgroup v2 mount %s is read-only; make it writable with: mount -o remount,rw %s (docker: --privileged)", root, root)
 	}
 	ns, err := Inode("/proc/self/ns/cgroup")
 	if err != nil {
