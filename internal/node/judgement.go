@@ -29,7 +29,7 @@ func (n *node) openAudit(context.Context) (err error) {
 	if err := errors.Join(n.registry.Register(collectors.NewGoCollector()), n.registry.Register(process)); err != nil {
 		return err
 	}
-	n.metrics, err = metrics.New(n.registry, metrics.Build{Version: n.Version}, n.sources())
+	n.metrics, err = metrics.New(n.registry, metrics.BuildOf(n.Version), n.sources())
 	if err != nil {
 		return err
 	}
