@@ -278,3 +278,18 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestHealth shows that a journal which cannot be written is told until
+// something could be kept again.
+func TestHealth(t *testing.T) {
+	f := newFixture(t, nil)
+	repair := breakIt(f, "journal", EventRequested)
+	if _, err := f.Ask(t.Context(), question(nil), held(nil)); !errors.Is(err, errFull) || !errors.Is(f.Health(), errFull) {
+		t.Errorf("asked: %v, health: %v", err, f.Health())
+	}
+	repair()
+	f.ask(t, decision.StatusPending, question(nil), held(nil))
+	if err := f.Health(); err != nil {
+		t.Errorf("after the repair: %v", err)
+	}
+}

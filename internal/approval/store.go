@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -55,6 +56,8 @@ type Store struct {
 	turn    chan struct{}
 	journal *journal
 	closed  bool
+
+	fault atomic.Pointer[error] // of the last attempt to keep something
 
 	wake chan struct{} // tells Run that there is an earlier end to wait for
 
@@ -253,6 +256,14 @@ func (s *Store) List(f Filter) []Approval {
 		list = append(list, a)
 	}
 	return list
+}
+
+// Health returns why the last transition could not be kept, or nil.
+func (s *Store) Health() error {
+	if err := s.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func timeNow() time.Time { return time.Now().UTC().Round(0) }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/approval"
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/broker"
@@ -127,6 +128,9 @@ func (g egressEvents) RuleSet(ctx context.Context, e egress.RuleSetEvent) error 
 // Name implements egress.Events.
 func (g egressEvents) Name(ctx context.Context, e egress.NameEvent) error {
 	g.n.metrics.Denied(e.Reason.Rule, 1)
+	if e.Reason.Rule == "name.datapath" {
+		g.n.degraded(health.KernelMapFull, e.Reason.Text)
+	}
 	g.n.history.Add(e.Run.CgroupID, endpoint.Refusal{
 		Time: g.n.now(), Target: strings.TrimSuffix(e.Name, "."), Rule: e.Reason.Rule, Text: e.Reason.Text, Count: 1,
 	})
