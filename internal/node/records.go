@@ -133,6 +133,7 @@ func (g egressEvents) Name(ctx context.Context, e egress.NameEvent) error {
 	}
 	g.n.history.Add(e.Run.CgroupID, endpoint.Refusal{
 		Time: g.n.now(), Target: strings.TrimSuffix(e.Name, "."), Rule: e.Reason.Rule, Text: e.Reason.Text, Count: 1,
+		Observed: e.Would != "",
 	})
 	return g.n.log.Append(context.WithoutCancel(ctx), aboutRun(audit.Event{
 		Kind: audit.KindDNS, Effect: e.Effect, Would: e.Would, Reasons: []decision.Reason{e.Reason},
@@ -215,7 +216,7 @@ func (n *node) Record(ctx context.Context, r decision.Request, d decision.Decisi
 	if err := n.log.Record(ctx, r, d, p); err != nil {
 		return err
 	}
-	if run, ok := n.runs.ByID(r.Run.ID); ok && !d.Allowed() && len(d.Reasons) > 0 {
+	if run, ok := n.runs.ByID(r.Run.ID); ok && (!d.Allowed() || d.Would != "") && len(d.Reasons) > 0 {
 		n.history.Add(run.CgroupID, refusalOf(r, d))
 	}
 	return nil
@@ -223,7 +224,7 @@ func (n *node) Record(ctx context.Context, r decision.Request, d decision.Decisi
 
 func refusalOf(r decision.Request, d decision.Decision) endpoint.Refusal {
 	last := d.Reasons[len(d.Reasons)-1]
-	out := endpoint.Refusal{Time: r.Time, Target: r.Target.Name, Rule: last.Rule, Text: last.Text, Count: 1}
+	out := endpoint.Refusal{Time: r.Time, Target: r.Target.Name, Rule: last.Rule, Text: last.Text, Count: 1, Observed: d.Would != ""}
 	if r.HTTP != nil {
 		out.Detail = r.HTTP.Method + " " + r.HTTP.Path
 	}

@@ -50,7 +50,7 @@ func Catalogue() []Entry {
 		{RuleSetFailed, Failing, "A run could not get the rule set of the current configuration, so it keeps the one before.", "See the daemon's log for the rule, then run `varvel reload`."},
 		{DNSUpstream, Degraded, "No upstream name server answers, so allowed names cannot be dialled.", "Check dns.upstreams in varvel.yaml and the network of this node."},
 		{ApprovalJournal, Failing, "Approvals cannot be kept, so held actions stay held.", "Look at the disk under state_dir, then restart varveld."},
-		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals` and check the tool itself."},
+		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals --state outcome-unknown`, and look at the tool itself whether it happened."},
 		{ConfinementPartly, Degraded, "This kernel lacks a feature that confines runs.", "See `varvel status` for which one; a newer kernel has it."},
 	}
 }

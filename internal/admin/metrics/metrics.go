@@ -110,10 +110,11 @@ func histogram(name, help string, buckets []float64) prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 }
 
-// Decision counts a decision, and its reason if it is a denial.
+// Decision counts a decision, and its reason if it is a denial, or would be one
+// if the agent were not in observe mode.
 func (m *Metrics) Decision(k decision.Kind, d decision.Decision) {
 	m.decisions.WithLabelValues(string(k), string(d.Effect)).Inc()
-	if d.Effect == decision.EffectDeny {
+	if d.Effect == decision.EffectDeny || d.Would != "" {
 		m.denials.add(d.Rule(), 1)
 	}
 }
@@ -170,7 +171,7 @@ type denialCounter struct {
 
 func newDenialCounter(kernel func() map[string]uint64) *denialCounter {
 	return &denialCounter{
-		desc:   prometheus.NewDesc("varvel_denials_total", "Actions that were denied, by reason.", []string{"reason"}, nil),
+		desc:   prometheus.NewDesc("varvel_denials_total", "Actions that were denied, or let through in observe mode only, by reason.", []string{"reason"}, nil),
 		kernel: kernel, known: map[string]uint64{},
 	}
 }
