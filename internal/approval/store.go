@@ -258,12 +258,19 @@ func (s *Store) List(f Filter) []Approval {
 	return list
 }
 
-// Health returns why the last transition could not be kept, or nil.
-func (s *Store) Health() error {
-	if err := s.fault.Load(); err != nil {
-		return *err
+// Health returns why transitions cannot be kept, or nil. After a failure it
+// tries to write the journal anew, so that it knows when that works again.
+func (s *Store) Health(ctx context.Context) error {
+	if failed := s.fault.Load(); failed == nil || *failed == nil {
+		return nil
 	}
-	return nil
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	err := s.journal.rewrite(s.all())
+	s.fault.Store(&err)
+	return err
 }
 
 func timeNow() time.Time { return time.Now().UTC().Round(0) }

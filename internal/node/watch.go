@@ -42,7 +42,7 @@ func (n *node) watchAudit(ctx context.Context) error {
 // watchApprovals turns the state of the approvals into the health of the node.
 func (n *node) watchApprovals(ctx context.Context) error {
 	return every(ctx, watchInterval, func() {
-		err := n.approvals.Health()
+		err := n.approvals.Health(ctx)
 		n.finding(health.ApprovalJournal, err, err != nil)
 		unknown := n.approvals.List(approval.Filter{State: approval.OutcomeUnknown})
 		n.finding(health.OutcomeUnknown, idsOf(unknown), len(unknown) > 0)
