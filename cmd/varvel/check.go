@@ -77,6 +77,9 @@ func checkDir(ctx context.Context, dir string) (checked, error) {
 	switch {
 	case errors.As(err, &problems):
 		result.Problems = append(result.Problems, *problems...)
+		if dirs := config.PolicyDirs(dir); len(dirs) > 0 {
+			return result, checkPolicy(ctx, dirs, &result)
+		}
 		return result, nil
 	case err != nil:
 		return result, fmt.Errorf("check %s: %w", dir, err)

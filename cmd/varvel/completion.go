@@ -38,6 +38,10 @@ const (
 	zshScript = `#compdef varvel
 autoload -U +X bashcompinit && bashcompinit
 complete -o default -C varvel varvel
+# The first Tab has only loaded this file as a function; it is answered here.
+if [ "$funcstack[1]" = _varvel ]; then
+    _bash_complete -o default -C varvel
+fi
 `
 	fishScript = `function __varvel_complete
     set -lx COMP_LINE (commandline -cp)

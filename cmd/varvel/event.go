@@ -55,6 +55,9 @@ func subject(v audit.Event) string {
 	switch {
 	case v.HTTP != nil:
 		s := fmt.Sprintf("%s %s%s", v.HTTP.Method, v.HTTP.Authority, v.HTTP.Path)
+		if v.HTTP.Query != "" {
+			s += "?" + v.HTTP.Query
+		}
 		if v.HTTP.Status != 0 {
 			s += fmt.Sprintf(" → %d", v.HTTP.Status)
 		}
@@ -98,7 +101,10 @@ func process(p audit.Process) string {
 	case p.ExitCode != nil:
 		s += fmt.Sprintf(" (exit %d)", *p.ExitCode)
 	}
-	return strings.TrimSpace(fmt.Sprintf("%s pid=%d uid=%d", s, p.PID, p.UID))
+	if p.PID != 0 { // a run begins before its first process
+		s += fmt.Sprintf(" pid=%d", p.PID)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s uid=%d", s, p.UID))
 }
 
 func personOf(v audit.Event) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/varvel/varvel/internal/audit"
 )
@@ -21,6 +22,9 @@ func (e *env) verify(dir string) error {
 	report, err := audit.Verify(dir)
 	if e.json() {
 		return e.verifyJSON(dir, report, err)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return hint(fmt.Errorf("there is no audit log to verify: %w", err), "name its directory with --dir: `audit` in the state_dir of varvel.yaml")
 	}
 	if err != nil {
 		return fmt.Errorf("the audit log does not verify: %w", err)

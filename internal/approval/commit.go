@@ -23,7 +23,9 @@ func (s *Store) commit(ctx context.Context, event EventKind, next Approval, vote
 	if err := s.cfg.Events.Note(ctx, change); err != nil {
 		return fmt.Errorf("approval %s: %s could not be recorded, so it does not happen: %w", next.ID, event, err)
 	}
-	if err := s.journal.append(next, s.all); err != nil {
+	err = s.journal.append(next, s.all)
+	s.fault.Store(&err)
+	if err != nil {
 		s.void(ctx, change)
 		return fmt.Errorf("approval %s: %s could not be kept, so it does not happen: %w", next.ID, event, err)
 	}

@@ -278,3 +278,24 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestHealth shows that a journal which cannot be written is told until it can
+// be, without another question, and that nothing is lost meanwhile.
+func TestHealth(t *testing.T) {
+	f := newFixture(t, nil)
+	f.ask(t, decision.StatusPending, question(nil), held(nil))
+	if err := f.Health(t.Context()); err != nil {
+		t.Errorf("control: %v", err)
+	}
+	repair := breakIt(f, "journal", EventGranted)
+	id := f.List(Filter{})[0].ID
+	if _, err := f.Approve(t.Context(), id, person(somebody, nil), ""); !errors.Is(err, errFull) || !errors.Is(f.Health(t.Context()), errFull) {
+		t.Errorf("approved: %v, health: %v", err, f.Health(t.Context()))
+	}
+	repair()
+	if err := f.Health(t.Context()); err != nil {
+		t.Errorf("after the repair: %v", err)
+	}
+	f.reopen(t)
+	f.expectOnly(t, Pending)
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -55,6 +56,8 @@ type Store struct {
 	turn    chan struct{}
 	journal *journal
 	closed  bool
+
+	fault atomic.Pointer[error] // of the last attempt to keep something
 
 	wake chan struct{} // tells Run that there is an earlier end to wait for
 
@@ -253,6 +256,21 @@ func (s *Store) List(f Filter) []Approval {
 		list = append(list, a)
 	}
 	return list
+}
+
+// Health returns why transitions cannot be kept, or nil. After a failure it
+// tries to write the journal anew, so that it knows when that works again.
+func (s *Store) Health(ctx context.Context) error {
+	if failed := s.fault.Load(); failed == nil || *failed == nil {
+		return nil
+	}
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	err := s.journal.rewrite(s.all())
+	s.fault.Store(&err)
+	return err
 }
 
 func timeNow() time.Time { return time.Now().UTC().Round(0) }

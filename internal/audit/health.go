@@ -22,6 +22,10 @@ func (l *Log) Health() error {
 	return l.commit.headErr
 }
 
+// OutOfSpace reports whether an error of Health comes from a full disk or from
+// the maximum size, so that it ends when there is space.
+func OutOfSpace(err error) bool { return !errors.Is(err, errBroken) && isNoSpace(err) }
+
 // broken returns the error after which the log refuses everything, or nil.
 func (l *Log) broken() error {
 	if err := l.fault.Load(); err != nil {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -15,6 +16,9 @@ func (l *loader) check() {
 	for _, name := range slices.Sorted(maps.Keys(l.cfg.Agents)) {
 		l.checkAgent(l.cfg.Agents[name])
 	}
+	for _, a := range l.nameless {
+		l.checkAgent(a)
+	}
 }
 
 func (l *loader) checkAgent(a *Agent) {
@@ -22,13 +26,21 @@ func (l *loader) checkAgent(a *Agent) {
 	for i, name := range a.Tools {
 		t, ok := l.cfg.Tools[name]
 		if !ok {
-			l.problems.add(a.places.tools[i], missingToolHint(name, names), "agent %q uses tool %q, which is not defined", a.Name, name)
+			l.problems.add(a.places.tools[i], missingToolHint(name, names), "%s uses tool %q, which is not defined", a.title(), name)
 			continue
 		}
 		l.checkToolOverlap(a, i, t)
 		l.checkRuleOverlap(a, t)
 	}
 	l.checkRules(a)
+}
+
+// title names the agent in a sentence, also if its name was refused.
+func (a *Agent) title() string {
+	if a.Name == "" {
+		return "the agent"
+	}
+	return fmt.Sprintf("agent %q", a.Name)
 }
 
 func missingToolHint(name string, names []string) string {
@@ -49,7 +61,7 @@ func (l *loader) checkToolOverlap(a *Agent, i int, t *tool.Tool) {
 		for _, h := range t.Reached() {
 			if !told[h.Name] && other.HasHost(h.Name, h.Port) {
 				told[h.Name] = true
-				l.problems.add(a.places.tools[i], "remove the host from one of them, or join their actions in one tool", "tools %q (%s) and %q (%s) of agent %q overlap: both have %s", other.Name, other.Pos, t.Name, t.Pos, a.Name, h)
+				l.problems.add(a.places.tools[i], "remove the host from one of them, or join their actions in one tool", "tools %q (%s) and %q (%s) of %s overlap: both have %s", other.Name, other.Pos, t.Name, t.Pos, a.title(), h)
 			}
 		}
 	}
@@ -63,7 +75,7 @@ func (l *loader) checkRuleOverlap(a *Agent, t *tool.Tool) {
 		for _, h := range t.Reached() {
 			if rule.Name != "" && !told[h.Name] && MatchName(rule.Name, h.Name) && hasPort(rule.Ports, h.Port) {
 				told[h.Name] = true
-				l.problems.add(rule.Pos, "remove the port or narrow the name in the rule, or remove the tool from the agent", "the rule for %q overlaps with tool %q (%s) of agent %q: both have %s", rule.Name, t.Name, t.Pos, a.Name, h)
+				l.problems.add(rule.Pos, "remove the port or narrow the name in the rule, or remove the tool from the agent", "the rule for %q overlaps with tool %q (%s) of %s: both have %s", rule.Name, t.Name, t.Pos, a.title(), h)
 			}
 		}
 	}
@@ -79,7 +91,7 @@ func (l *loader) checkRules(a *Agent) {
 		}
 		for _, other := range byName[rule.Name] {
 			if port, both := commonPort(rule.Ports, other.Ports); both {
-				l.problems.add(rule.Pos, "join the two rules", "agent %q has two rules for %q, port %d; first at %s", a.Name, rule.Name, port, other.Pos)
+				l.problems.add(rule.Pos, "join the two rules", "%s has two rules for %q, port %d; first at %s", a.title(), rule.Name, port, other.Pos)
 			}
 		}
 		byName[rule.Name] = append(byName[rule.Name], rule)

@@ -31,9 +31,19 @@ func load(dir, resolvConf string) (*Config, error) {
 	return l.cfg, nil
 }
 
+// PolicyDirs returns the policy directories below dir's varvel.yaml that exist,
+// also if the configuration has problems otherwise: so that who checks it can
+// name the problems of the policy as well.
+func PolicyDirs(dir string) []string {
+	l := &loader{cfg: &Config{Dir: dir, Node: defaultNode(), Agents: map[string]*Agent{}, Tools: map[string]*tool.Tool{}}}
+	l.file(joinDir(dir, nodeFile))
+	return l.cfg.Node.Policy.Dirs
+}
+
 // loader puts the documents of all files together.
 type loader struct {
 	cfg      *Config
+	nameless []*Agent // those whose name was refused; the rest of them is checked all the same
 	problems Problems
 }
 
@@ -81,6 +91,7 @@ func (l *loader) document(r *reader, root *yaml.Node) {
 
 func (l *loader) addAgent(r *reader, a *Agent) {
 	if a.Name == "" {
+		l.nameless = append(l.nameless, a)
 		return
 	}
 	if first, ok := l.cfg.Agents[a.Name]; ok {

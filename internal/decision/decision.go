@@ -1,6 +1,9 @@
 package decision
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Effect is what a decision says.
 type Effect string
@@ -73,10 +76,17 @@ type Decision struct {
 // Allowed reports whether the action may happen.
 func (d Decision) Allowed() bool { return d.Effect == EffectAllow }
 
-// Rule returns the id of the first reason's rule, or "none".
+// approvalRules begins the ids of an Approver's reasons.
+const approvalRules = "approval."
+
+// Rule returns the id of the rule that decided, or "none": the first one that
+// spoke, or the approver's, if it turned a hold into a denial.
 func (d Decision) Rule() string {
 	if len(d.Reasons) == 0 {
 		return "none"
+	}
+	if last := d.Reasons[len(d.Reasons)-1]; d.Effect == EffectDeny && strings.HasPrefix(last.Rule, approvalRules) {
+		return last.Rule
 	}
 	return d.Reasons[0].Rule
 }

@@ -74,7 +74,7 @@ func TestDecide(t *testing.T) {
 		{name: "granted", parts: parts{verdict: hold, resolution: Resolution{Status: StatusGranted, ApprovalID: "a"}}, request: Request{Digest: "d"}, effect: EffectAllow, rule: "none"},
 		{name: "pending", parts: parts{verdict: hold, resolution: Resolution{Status: StatusPending}}, request: Request{Digest: "d"}, effect: EffectHold, rule: "none"},
 		{name: "refused", parts: parts{verdict: hold, resolution: Resolution{Status: StatusDenied}}, request: Request{Digest: "d"}, effect: EffectDeny, rule: "none"},
-		{name: "used", parts: parts{verdict: hold, resolution: Resolution{Status: StatusUsed}}, request: Request{Digest: "d"}, effect: EffectDeny, rule: "none"},
+		{name: "used", parts: parts{verdict: hold, resolution: Resolution{Status: StatusUsed, Reason: Reason{"approval.used", "Once."}}}, request: Request{Digest: "d"}, effect: EffectDeny, rule: "approval.used"},
 		{name: "strange status", parts: parts{verdict: hold, resolution: Resolution{Status: "ok"}}, request: Request{Digest: "d"}, effect: EffectDeny, rule: "none"},
 		{name: "no approver", parts: parts{verdict: hold, askErr: boom}, request: Request{Digest: "d"}, effect: EffectDeny, rule: "approval.error", err: boom},
 		{name: "not recorded", parts: parts{verdict: Verdict{Effect: EffectAllow}, recordErr: boom}, effect: EffectDeny, rule: "audit.unavailable", err: ErrNotRecorded},

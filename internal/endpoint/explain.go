@@ -40,6 +40,8 @@ func adviceFor(rule string) advice {
 		return advice{"The listener on this loopback port does not belong to the run.", false, "Only what the run itself has started can be reached on loopback."}
 	case "sni-missing", "sni-mismatch":
 		return advice{"The TLS server name is not the name that was resolved.", false, "Connect by name, with the server name (SNI) of that same name."}
+	case "tls-not-plain":
+		return advice{"The program speaks TLS where the gateway takes plain HTTP.", false, "Use http:// and the same host and port. The gateway speaks TLS to the service."}
 	case "not-tls", "tls-malformed":
 		return advice{"The name is open to TLS only, and something else was sent.", false, "Use TLS, or ask an operator for opaque: true on the rule."}
 	case "host-mismatch":

@@ -19,11 +19,13 @@ type Refusal struct {
 	// Approval is what the action waits for, if it waits.
 	Approval string `json:"approval,omitempty"`
 	Count    uint64 `json:"count"` // how often, at least 1
+	// Observed means that it was let through, because the agent is in observe mode.
+	Observed bool `json:"observed,omitempty"`
 }
 
 // same reports whether two refusals differ in their time and count only.
 func (r Refusal) same(o Refusal) bool {
-	return r.Target == o.Target && r.Detail == o.Detail && r.Rule == o.Rule && r.Approval == o.Approval
+	return r.Target == o.Target && r.Detail == o.Detail && r.Rule == o.Rule && r.Approval == o.Approval && r.Observed == o.Observed
 }
 
 // History remembers the last refusals of each run. The zero value is ready. It

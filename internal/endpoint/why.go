@@ -111,7 +111,11 @@ func (r whyReply) text() string {
 }
 
 func (f explained) text(b *strings.Builder) {
-	fmt.Fprintf(b, "%s was refused at %s", clean(f.Target), f.Time.UTC().Format(time.RFC3339))
+	what := "was refused"
+	if f.Observed {
+		what = "would be refused in enforce mode, and was let through"
+	}
+	fmt.Fprintf(b, "%s %s at %s", clean(f.Target), what, f.Time.UTC().Format(time.RFC3339))
 	if f.Count > 1 {
 		fmt.Fprintf(b, " (%d times)", f.Count)
 	}

@@ -348,3 +348,21 @@ func TestRecheckCutsWhatLostItsName(t *testing.T) {
 		t.Errorf("the other connection: %v", err)
 	}
 }
+
+// TestTLSToPlainTool shows that a program which speaks TLS to a tool that takes
+// plain HTTP gets an alert, and that the refusal is told.
+func TestTLSToPlainTool(t *testing.T) {
+	h, dst, _ := withHTTP(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") })
+	if resp, body := h.do(dst, http.MethodGet, "/items/1", "", nil); resp.StatusCode != http.StatusOK {
+		t.Fatalf("control, plain HTTP: %s %s", resp.Status, body)
+	}
+	c := tls.Client(h.dial(dst), &tls.Config{ServerName: host, InsecureSkipVerify: true})
+	defer c.Close()
+	if err := c.HandshakeContext(t.Context()); err == nil || !strings.Contains(err.Error(), "protocol version not supported") {
+		t.Errorf("handshake: %v, want the alert", err)
+	}
+	e := h.events.wait(t, refused("tls-not-plain"))
+	if e.Tool == "" || !strings.Contains(e.Reason.Text, "http://") {
+		t.Errorf("event: %+v", e)
+	}
+}

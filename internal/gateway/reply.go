@@ -45,6 +45,7 @@ func (x *exchange) denied() {
 	}
 	if x.decision.Effect == decision.EffectDeny && x.decision.ApprovalID != "" {
 		d.Retry = false // the approval is used up, denied or expired
+		d.Help = "What became of the approval stands for exactly this request. Do not repeat it; ask the approver if it has to happen once more."
 	}
 	problem.Write(x.w, d)
 	e := x.outcome()

@@ -119,7 +119,9 @@ func (g *Gateway) serveName(ctx context.Context, c *net.TCPConn, run *workload.R
 		return
 	}
 	if name.Tool != nil && name.Tool.Client == tool.ClientHTTP {
-		g.serveHTTP(ctx, c, run, dst)
+		if plain, ok := g.readPlainly(ctx, c, run, dst, name); ok {
+			g.serveHTTP(ctx, plain, run, dst)
+		}
 		return
 	}
 	g.servePass(ctx, c, run, dst, name)

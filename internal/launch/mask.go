@@ -24,6 +24,9 @@ func (l *layout) mask() error {
 	if err := makeBlanks(); err != nil {
 		return err
 	}
+	if err := makeHosts(); err != nil {
+		return fmt.Errorf("make %s: %w", hostsFile, err)
+	}
 	doors, err := l.doors()
 	if err != nil {
 		return err

@@ -84,9 +84,10 @@ func (d *denials) forget(cgroupID uint64) {
 // note records a refusal. run may be nil: a cgroup that is no run's.
 func (d *denials) note(run *workload.Run, e kernel.Event) {
 	reason := decision.Reason{Rule: e.Reason, Text: kernel.ReasonText(e.Reason)}
-	if run != nil && e.Kind == kernel.EventDenied {
+	if run != nil {
 		d.n.history.Add(e.CgroupID, endpoint.Refusal{
 			Time: d.n.now(), Target: e.Address.String(), Detail: protocolName(e.Protocol), Rule: reason.Rule, Text: reason.Text, Count: 1,
+			Observed: e.Kind == kernel.EventWouldDeny,
 		})
 	}
 	count := d.admit(e.CgroupID, e.Count)

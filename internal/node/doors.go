@@ -31,7 +31,7 @@ func (n *node) openGateway(context.Context) (err error) {
 		Tokens: n.broker, Runs: n.runs, Refusals: &n.history, Events: endpointEvents{n}, Log: n.Log,
 	})
 	n.gateway = gateway.New(gateway.Options{
-		Attributor: n.kernel, Runs: connectedRuns{n}, Names: names{n.egress}, Resolver: n.resolver, Decider: n.engine,
+		Attributor: n.kernel, Runs: connectedRuns{n}, Names: names{n.egress}, Resolver: watchedResolver{n.resolver, n}, Decider: n.engine,
 		Tokens: n.broker, Settler: settler{n}, Events: gatewayEvents{n}, Log: n.Log,
 		Endpoint: n.endpoint.Serve, DNS: n.dns.ServeTCP,
 	})

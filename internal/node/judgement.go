@@ -29,7 +29,7 @@ func (n *node) openAudit(context.Context) (err error) {
 	if err := errors.Join(n.registry.Register(collectors.NewGoCollector()), n.registry.Register(process)); err != nil {
 		return err
 	}
-	n.metrics, err = metrics.New(n.registry, metrics.Build{Version: n.Version}, n.sources())
+	n.metrics, err = metrics.New(n.registry, metrics.BuildOf(n.Version), n.sources())
 	if err != nil {
 		return err
 	}
@@ -45,22 +45,6 @@ func (n *node) openAudit(context.Context) (err error) {
 	n.onStop(n.log.Close)
 	n.addTask("audit health", n.watchAudit)
 	return nil
-}
-
-// watchAudit turns the state of the record into the health of the node.
-func (n *node) watchAudit(ctx context.Context) error {
-	for {
-		if err := n.log.Health(); err != nil {
-			n.degraded(health.AuditBroken, err.Error())
-		} else {
-			n.well(health.AuditBroken)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
-	}
 }
 
 func (n *node) loadPolicy(context.Context) error {
@@ -93,6 +77,7 @@ func (n *node) openApprovals(ctx context.Context) (err error) {
 	}
 	n.onStop(n.approvals.Close)
 	n.addTask("approvals", n.approvals.Run)
+	n.addTask("approval health", n.watchApprovals)
 	n.engine = &decision.Engine{
 		Evaluator: n, Approver: n.approvals, Recorder: metrics.Recorder{Next: n, Metrics: n.metrics},
 		NewID: newDecisionID, Now: time.Now, Log: n.Log,

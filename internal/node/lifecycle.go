@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/endpoint"
@@ -55,6 +56,7 @@ func (h *runHandle) Ended() {
 	if err := h.n.release(h.run); err != nil {
 		h.n.Log.Error("a run could not be cleared up", "run", h.run.ID, "error", err)
 	}
+	h.n.well(health.KernelMapFull) // its entries are gone; who still finds no room says so again
 	e := aboutRun(audit.Event{Kind: audit.KindRunEnd, Counts: runCounts(counters)}, h.run)
 	if !h.started {
 		e.Activity, e.Message = "not-started", "The command could not be started."
@@ -74,30 +76,47 @@ func runCounts(c kernel.Counters) map[string]uint64 {
 // maxSummary is how many different refusals the summary lists.
 const maxSummary = 10
 
-// summary tells the person at the terminal what was refused. Targets are what the
-// workload asked for; they are quoted, so that they can't be control sequences.
-func summary(run string, refused []endpoint.Refusal) string {
-	if len(refused) == 0 {
+// summary tells the person at the terminal what was refused, and what was let
+// through only because the agent is in observe mode.
+func summary(run string, all []endpoint.Refusal) string {
+	if len(all) == 0 {
 		return ""
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "Refused in this run (%s):\n", run)
-	for i, r := range refused {
-		if i == maxSummary {
-			fmt.Fprintf(&b, "  … and %d more; see: varvel audit --run %s --effect deny\n", len(refused)-i, run)
-			break
-		}
-		fmt.Fprintf(&b, "  %4d× %s", max(r.Count, 1), quoted(r.Target))
-		if r.Detail != "" {
-			fmt.Fprintf(&b, " %s", quoted(r.Detail))
-		}
-		fmt.Fprintf(&b, ": %s (%s)\n", r.Text, r.Rule)
-		if r.Approval != "" {
-			fmt.Fprintf(&b, "        it waits for: varvel approve %s\n", r.Approval)
+	var refused, observed []endpoint.Refusal
+	for _, r := range all {
+		if r.Observed {
+			observed = append(observed, r)
+		} else {
+			refused = append(refused, r)
 		}
 	}
+	var b strings.Builder
+	listRefusals(&b, fmt.Sprintf("Refused in this run (%s)", run), "varvel audit --run "+run+" --effect deny", refused)
+	listRefusals(&b, fmt.Sprintf("Let through in observe mode, and refused in enforce mode (%s)", run), "varvel audit --run "+run, observed)
 	fmt.Fprintf(&b, "What would allow one: varvel why %s DESTINATION\n", run)
 	return b.String()
+}
+
+// listRefusals writes some refusals. Targets are what the workload asked for;
+// they are quoted, so that they can't be control sequences.
+func listRefusals(b *strings.Builder, title, more string, list []endpoint.Refusal) {
+	if len(list) > 0 {
+		fmt.Fprintf(b, "%s:\n", title)
+	}
+	for i, r := range list {
+		if i == maxSummary {
+			fmt.Fprintf(b, "  … and %d more; see: %s\n", len(list)-i, more)
+			break
+		}
+		fmt.Fprintf(b, "  %4d× %s", max(r.Count, 1), quoted(r.Target))
+		if r.Detail != "" {
+			fmt.Fprintf(b, " %s", quoted(r.Detail))
+		}
+		fmt.Fprintf(b, ": %s (%s)\n", r.Text, r.Rule)
+		if r.Approval != "" {
+			fmt.Fprintf(b, "        it waits for: varvel approve %s\n", r.Approval)
+		}
+	}
 }
 
 // quoted is s if it is plain, else a quoted form of it without control characters.

@@ -96,6 +96,13 @@ func TestSummaryQuotesWhatTheWorkloadSaid(t *testing.T) {
 	if strings.ContainsAny(got, "\x1b\u202e") {
 		t.Errorf("a control character came through:\n%q", got)
 	}
+	if strings.Contains(got, "observe") {
+		t.Errorf("nothing was observed, but:\n%s", got)
+	}
+	got = summary("run_a", []endpoint.Refusal{{Target: "x.example", Rule: "r", Text: "No.", Observed: true}})
+	if strings.Contains(got, "Refused in") || !strings.Contains(got, "Let through in observe mode") || !strings.Contains(got, "1× x.example: No. (r)") {
+		t.Errorf("what was let through is told as refused:\n%s", got)
+	}
 }
 
 func TestExitOf(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/approval"
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/broker"
@@ -127,8 +128,12 @@ func (g egressEvents) RuleSet(ctx context.Context, e egress.RuleSetEvent) error 
 // Name implements egress.Events.
 func (g egressEvents) Name(ctx context.Context, e egress.NameEvent) error {
 	g.n.metrics.Denied(e.Reason.Rule, 1)
+	if e.Reason.Rule == "name.datapath" {
+		g.n.degraded(health.KernelMapFull, e.Reason.Text)
+	}
 	g.n.history.Add(e.Run.CgroupID, endpoint.Refusal{
 		Time: g.n.now(), Target: strings.TrimSuffix(e.Name, "."), Rule: e.Reason.Rule, Text: e.Reason.Text, Count: 1,
+		Observed: e.Would != "",
 	})
 	return g.n.log.Append(context.WithoutCancel(ctx), aboutRun(audit.Event{
 		Kind: audit.KindDNS, Effect: e.Effect, Would: e.Would, Reasons: []decision.Reason{e.Reason},
@@ -211,7 +216,7 @@ func (n *node) Record(ctx context.Context, r decision.Request, d decision.Decisi
 	if err := n.log.Record(ctx, r, d, p); err != nil {
 		return err
 	}
-	if run, ok := n.runs.ByID(r.Run.ID); ok && !d.Allowed() && len(d.Reasons) > 0 {
+	if run, ok := n.runs.ByID(r.Run.ID); ok && (!d.Allowed() || d.Would != "") && len(d.Reasons) > 0 {
 		n.history.Add(run.CgroupID, refusalOf(r, d))
 	}
 	return nil
@@ -219,7 +224,7 @@ func (n *node) Record(ctx context.Context, r decision.Request, d decision.Decisi
 
 func refusalOf(r decision.Request, d decision.Decision) endpoint.Refusal {
 	last := d.Reasons[len(d.Reasons)-1]
-	out := endpoint.Refusal{Time: r.Time, Target: r.Target.Name, Rule: last.Rule, Text: last.Text, Count: 1}
+	out := endpoint.Refusal{Time: r.Time, Target: r.Target.Name, Rule: last.Rule, Text: last.Text, Count: 1, Observed: d.Would != ""}
 	if r.HTTP != nil {
 		out.Detail = r.HTTP.Method + " " + r.HTTP.Path
 	}

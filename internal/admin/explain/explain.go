@@ -82,8 +82,13 @@ func (e *Explainer) name(w *api.Why, run *workload.Run) {
 		}
 	}
 	w.Verdict = api.Denied
-	w.Sentence = fmt.Sprintf("No tool and no egress rule of agent %s allows %s. The name is answered with NXDOMAIN and never leaves the node.", run.Run.Agent, text(to))
+	w.Sentence = fmt.Sprintf("No tool and no egress rule of agent %s allows %s. ", run.Run.Agent, text(to))
 	e.otherPorts(w, run)
+	if len(w.Notes) > 0 {
+		w.Sentence += "The name resolves, and the connection fails at once with EPERM."
+	} else {
+		w.Sentence += "The name is answered with NXDOMAIN and never leaves the node."
+	}
 	e.fixName(w, run)
 }
 
@@ -107,9 +112,21 @@ func byTool(w *api.Why, t *tool.Tool) {
 	}
 	w.Verdict = api.Judged
 	w.Sentence = fmt.Sprintf("Tool %s takes HTTP requests to this name. Each is judged by the tool's actions; what is none of them is denied.", t.Name)
+	w.Notes = append(w.Notes, fmt.Sprintf("The program speaks plain HTTP to it, as in %s; with https:// the connection is refused.", plainURL(t, w.Destination)))
 	for _, a := range t.Actions {
 		w.Notes = append(w.Notes, fmt.Sprintf("action %s: %s %s (%s)", a.Name, strings.Join(a.HTTP.Methods, ","), a.HTTP.Path, a.Risk))
 	}
+}
+
+// plainURL is how a program writes a tool's address.
+func plainURL(t *tool.Tool, to api.Destination) string {
+	port := to.Port
+	for _, h := range t.Hosts {
+		if port == 0 && h.Name == to.Name {
+			port = h.Port
+		}
+	}
+	return fmt.Sprintf("http://%s:%d/", to.Name, port)
 }
 
 func toolText(t *tool.Tool) string {

@@ -78,7 +78,7 @@ func TestExplain(t *testing.T) {
 		{"https://API.stripe.com./v1/refunds", api.Judged, 1, "Tool stripe", ""},
 		{"api.stripe.com", api.Judged, 1, "Tool stripe", ""},
 		{"http://api.stripe.com/v1", api.Judged, 1, "Tool stripe", ""},
-		{"api.stripe.com:8080", api.Denied, 0, "api.stripe.com:8080", "name: api.stripe.com, ports: [8080]"},
+		{"api.stripe.com:8080", api.Denied, 0, "api.stripe.com:8080. The name resolves, and", "name: api.stripe.com, ports: [8080]"},
 		{"a.pkg.example.org:443", api.Allowed, 6, "over TCP", ""},
 		{"pkg.example.org:443", api.Denied, 0, "NXDOMAIN", "name: pkg.example.org"},
 		{"a.b.pkg.example.org:443", api.Denied, 0, "NXDOMAIN", "name: a.b.pkg.example.org"},

@@ -20,19 +20,11 @@ const (
 	AuditBroken       Code = "audit-broken"
 	AuditLow          Code = "audit-low"
 	EventsLost        Code = "events-lost"
-	KernelDetached    Code = "kernel-detached"
 	KernelMapFull     Code = "kernel-map-full"
 	RuleSetFailed     Code = "rule-set-failed"
-	DNSDown           Code = "dns-down"
 	DNSUpstream       Code = "dns-upstream"
-	GatewayDown       Code = "gateway-down"
-	EndpointDown      Code = "endpoint-down"
-	IssuerKey         Code = "issuer-key"
-	IssuerDown        Code = "issuer-down"
 	ApprovalJournal   Code = "approval-journal"
 	OutcomeUnknown    Code = "outcome-unknown"
-	LaunchDown        Code = "launch-down"
-	MetricsDown       Code = "metrics-down"
 	ConfinementPartly Code = "confinement-partly"
 )
 
@@ -54,19 +46,11 @@ func Catalogue() []Entry {
 		{AuditBroken, Failing, "The audit log cannot be written, so actions are refused.", "Look at the disk under state_dir, then restart varveld."},
 		{AuditLow, Failing, "The audit log has little space left, so actions that change something are refused first.", "Free space on the disk under state_dir, or move old segments away."},
 		{EventsLost, Degraded, "Details of events were lost; the numbers of refusals are still exact.", "See `varvel audit --kind loss` for which run and how many."},
-		{KernelDetached, Failing, "The kernel programs of a run are not in place, so the run is not allowed to go on.", "See the daemon's log, then start the run again."},
 		{KernelMapFull, Failing, "A kernel map is full, so new destinations are refused.", "Reduce the number of rules or of runs on this node."},
 		{RuleSetFailed, Failing, "A run could not get the rule set of the current configuration, so it keeps the one before.", "See the daemon's log for the rule, then run `varvel reload`."},
-		{DNSDown, Failing, "The DNS proxy does not listen, so runs resolve no names.", "See the daemon's log, then restart varveld."},
 		{DNSUpstream, Degraded, "No upstream name server answers, so allowed names cannot be dialled.", "Check dns.upstreams in varvel.yaml and the network of this node."},
-		{GatewayDown, Failing, "The gateway does not listen, so runs reach no names and no tools.", "See the daemon's log, then restart varveld."},
-		{EndpointDown, Failing, "The endpoint does not listen, so runs get no tokens and no explanations.", "See the daemon's log, then restart varveld."},
-		{IssuerKey, Failing, "The issuer has no usable signing key, so no tokens are minted.", "Check the files in state_dir/issuer, then restart varveld."},
-		{IssuerDown, Failing, "The issuer's discovery and keys are not served, so relying parties cannot check new tokens.", "Check issuer.listen in varvel.yaml, then restart varveld."},
 		{ApprovalJournal, Failing, "Approvals cannot be kept, so held actions stay held.", "Look at the disk under state_dir, then restart varveld."},
-		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals` and check the tool itself."},
-		{LaunchDown, Failing, "The launcher does not listen, so `varvel run` cannot start anything.", "See the daemon's log, then restart varveld."},
-		{MetricsDown, Degraded, "The metrics listener could not be opened.", "Check metrics.listen in varvel.yaml, then restart varveld."},
+		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals --state outcome-unknown`, and look at the tool itself whether it happened."},
 		{ConfinementPartly, Degraded, "This kernel lacks a feature that confines runs.", "See `varvel status` for which one; a newer kernel has it."},
 	}
 }

@@ -4,6 +4,8 @@
 package metrics
 
 import (
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -23,6 +25,20 @@ const otherReason = "other"
 // Build says what is running.
 type Build struct {
 	Version, Revision, Go string
+}
+
+// BuildOf returns what the go command has stamped into this program. The
+// revision is empty if it was built outside a repository.
+func BuildOf(version string) Build {
+	b := Build{Version: version, Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				b.Revision = s.Value
+			}
+		}
+	}
+	return b
 }
 
 // Metrics are the counters that other parts move. It is safe for concurrent use.
@@ -70,13 +86,13 @@ func newMetrics(s Sources) *Metrics {
 		auditEvents:  counters("varvel_audit_events_total", "Events in the audit log, by kind and effect.", "kind", "effect"),
 		auditBytes:   counter("varvel_audit_bytes_total", "Bytes of events that were appended to the audit log."),
 		auditAppend: histogram("varvel_audit_append_seconds", "How long an event took to be appended.",
-			prometheus.ExponentialBuckets(10e-6, 4, 9)),
+			[]float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 10e-3, 100e-3, 1}),
 		auditSync: histogram("varvel_audit_fsync_seconds", "How long the audit log's fsync took.",
-			prometheus.ExponentialBuckets(100e-6, 3, 10)),
+			[]float64{100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 2.5}),
 		auditErrors: counter("varvel_audit_fsync_errors_total", "Calls of fsync on the audit log that failed."),
 		approvals:   counters("varvel_approvals_resolved_total", "Approvals that are no longer pending, by what became of them.", "state"),
 		approvalWait: histogram("varvel_approval_wait_seconds", "How long approvals were pending.",
-			prometheus.ExponentialBuckets(1, 4, 8)),
+			[]float64{1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600}),
 		tokens:   counter("varvel_tokens_minted_total", "Tokens that were minted."),
 		configOK: prometheus.NewGauge(prometheus.GaugeOpts{Name: "varvel_config_ok", Help: "1 if the configuration on disk is in force, 0 if it was refused."}),
 	}
@@ -94,10 +110,11 @@ func histogram(name, help string, buckets []float64) prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 }
 
-// Decision counts a decision, and its reason if it is a denial.
+// Decision counts a decision, and its reason if it is a denial, or would be one
+// if the agent were not in observe mode.
 func (m *Metrics) Decision(k decision.Kind, d decision.Decision) {
 	m.decisions.WithLabelValues(string(k), string(d.Effect)).Inc()
-	if d.Effect == decision.EffectDeny {
+	if d.Effect == decision.EffectDeny || d.Would != "" {
 		m.denials.add(d.Rule(), 1)
 	}
 }
@@ -154,7 +171,7 @@ type denialCounter struct {
 
 func newDenialCounter(kernel func() map[string]uint64) *denialCounter {
 	return &denialCounter{
-		desc:   prometheus.NewDesc("varvel_denials_total", "Actions that were denied, by reason.", []string{"reason"}, nil),
+		desc:   prometheus.NewDesc("varvel_denials_total", "Actions that were denied, or let through in observe mode only, by reason.", []string{"reason"}, nil),
 		kernel: kernel, known: map[string]uint64{},
 	}
 }
