@@ -117,33 +117,63 @@ static __always_inline void ops_local(struct varvel_address *a, struct bpf_sock_
 	a->word[3] = field(ctx, local_ip6[3]);
 }
 
-/* In a run: the local port of a redirected connection is known just before the SYN. */
-SEC("sockops")
-int varvel_sock_ops(struct bpf_sock_ops *ctx)
+/* The local port of a redirected connection is known just before the SYN. */
+static __always_inline void ops_connect(struct bpf_sock_ops *ctx, struct varvel_socket *s)
 {
 	struct varvel_address local;
-	struct varvel_socket *s;
-	struct bpf_sock *sk = ctx->sk;
+	__u32 flags = ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
 
-	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB || !sk)
-		return 1;
-	s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
-	if (!s || !(s->flags & SOCKET_REDIRECTED))
-		return 1;
 	ops_local(&local, ctx);
 	/* If it can't be announced, the daemon does not know it and closes it. */
-	if (!announce(s, &local, ctx->local_port, IPPROTO_TCP, bpf_get_socket_cookie(ctx))) {
+	if (bpf_sock_ops_cb_flags_set(ctx, flags) ||
+	    !announce(s, &local, ctx->local_port, IPPROTO_TCP, bpf_get_socket_cookie(ctx))) {
 		struct refusal r = {.run = s->run, .reason = REASON_FULL, .hook = HOOK_CONNECT};
 
 		refuse(&r, NULL);
 	}
+}
+
+/* A connection that has ended, or has failed, gives its port back: to anybody. */
+static __always_inline void ops_state(struct bpf_sock_ops *ctx, struct varvel_socket *s)
+{
+	if (ctx->args[1] != BPF_TCP_CLOSE || !(s->flags & SOCKET_REGISTERED))
+		return;
+	retract(s, bpf_get_socket_cookie(ctx));
+	s->flags &= ~SOCKET_REGISTERED;
+}
+
+/* In a run: what is announced of a connection is true as long as it lasts. */
+SEC("sockops")
+int varvel_sock_ops(struct bpf_sock_ops *ctx)
+{
+	struct varvel_socket *s;
+	struct bpf_sock *sk = ctx->sk;
+
+	if ((ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_STATE_CB) || !sk)
+		return 1;
+	s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	if (!s)
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB)
+		ops_state(ctx, s);
+	else if (s->flags & SOCKET_REDIRECTED)
+		ops_connect(ctx, s);
 	return 1;
+}
+
+static __always_inline bool at_door(const struct bpf_sock_ops *ctx)
+{
+	__u32 zero = 0;
+	struct varvel_node *n = bpf_map_lookup_elem(&node, &zero);
+
+	return n && ctx->local_port == (ctx->family == AF_INET ? n->tcp4 : n->tcp6);
 }
 
 /*
  * In the daemon: an accepted socket is told who is at its other end. While the
  * handshake ends, the client's socket exists and owns its port, so the entry can
- * only be its own.
+ * only be its own. At another listener of the daemon, another client could have
+ * the same port.
  */
 SEC("sockops")
 int varvel_accept(struct bpf_sock_ops *ctx)
@@ -152,7 +182,7 @@ int varvel_accept(struct bpf_sock_ops *ctx)
 	struct varvel_origin *origin, *mine;
 	struct bpf_sock *sk = ctx->sk;
 
-	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB || !sk)
+	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB || !sk || !at_door(ctx))
 		return 1;
 	key.netns = bpf_get_netns_cookie(ctx);
 	key.port = bpf_ntohl(ctx->remote_port);

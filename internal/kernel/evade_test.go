@@ -4,10 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestSidewaysIsJudged: ways to name an address that are not connect or sendto
@@ -144,34 +141,48 @@ func TestSocketStaysItsRuns(t *testing.T) {
 	}
 }
 
-// TestSteeredPortDoesNotLeadOut: a run in the port group of a host's service may
-// choose by a program of its own who of the group gets a connection.
-func TestSteeredPortDoesNotLeadOut(t *testing.T) {
+// TestFailedConnectLeavesNoIdentity: the port of a connection that failed is free
+// for anybody, also while the socket that had it is open.
+func TestFailedConnectLeavesNoIdentity(t *testing.T) {
 	e := newTestEnv(t)
 	cgroup, run := e.newRun(t, "run_a", false)
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-	}}
-	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	visitors, d := e.openDoors(t)
+	away := d
+	away.TCP4 = closedPort(t)
+	if err := e.SetDoors(away); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, cgroup, "keep", "169.254.170.2:80")
+	p.expect(t, "ECONNREFUSED")
+	if err := e.SetDoors(d); err != nil {
+		t.Fatal(err)
+	}
+	var key abiVarvelRedirectKey
+	var origin abiVarvelOrigin
+	if !e.objects.maps["redirects"].Iterate().Next(&key, &origin) {
+		return // nothing is left that somebody could find
+	}
+	t.Errorf("port %d still stands for run %d", key.Port, origin.Run)
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(key.Port)}}
+	c, err := dialer.Dial("tcp4", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), d.TCP4).String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	host := &receiver{addr: l.Addr().String()}
-	go host.connections(l)
-	const tries = "40"
-	control := in(t, "", "steer", host.addr, tries)
-	if host.settle() != 40 || control != "ok "+tries {
-		t.Fatalf("control: %d reached the host, %q", host.settle(), control)
+	defer c.Close()
+	if v := next(t, visitors); v.err == nil {
+		t.Errorf("an outsider was taken for run %d (%d)", v.run, run)
 	}
-	before, bytes := host.settle(), host.received.Load()
-	got := in(t, cgroup, "steer", host.addr, tries)
-	if n := host.settle() - before; n != 0 || host.received.Load() != bytes {
-		t.Errorf("%d connections and %d bytes reached the host's service (%q)", n, host.received.Load()-bytes, got)
+}
+
+// closedPort is a port of 127.0.0.1 at which nobody listens.
+func closedPort(t testing.TB) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if c, err := e.Counters(run); err != nil || c.Refused["peer-foreign"] == 0 {
-		t.Errorf("counters %+v, %v", c, err)
-	}
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 // TestConnectedPairOnLoopback: both ends are the run's, and each is connected to

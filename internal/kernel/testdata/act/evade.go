@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"time"
 	"unsafe"
@@ -207,6 +209,22 @@ func late(target string) string {
 		}
 		fmt.Println("ok")
 	}
+}
+
+// keep connects, says how that went, and keeps the socket until its stdin ends.
+func keep(address string) string {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, sockaddr(address)); err != nil {
+		fmt.Println(word(err))
+	} else {
+		fmt.Println("ok")
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return ""
 }
 
 // impersonate asks a name server from the address and port of somebody else's

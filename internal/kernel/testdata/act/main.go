@@ -68,6 +68,8 @@ func act(action string, args []string) string {
 		return steer(args[0], args[1])
 	case "late": // target: one socket, a datagram for each line on stdin
 		return late(args[0])
+	case "keep": // address: a TCP socket that is kept when its connect has failed
+		return keep(args[0])
 	case "pair": // network address: two UDP sockets, connected to each other
 		return pair(args[0], args[1])
 	}
