@@ -1,0 +1,143 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/varvel/varvel/internal/workload"
+)
+
+// ErrPins is returned by Open for pins that are there but can't be read: made by
+// a version that is too old, or by somebody else.
+var ErrPins = errors.New("the pinned programs can't be read")
+
+// held is what an earlier daemon has left in the kernel.
+type held struct {
+	layout layout
+	maps   map[string]*ebpf.Map
+	links  map[string]link.Link // by the name of the program
+}
+
+func (o *held) empty() bool { return len(o.links) == 0 && len(o.maps) == 0 }
+
+func (o *held) close() {
+	for _, m := range o.maps {
+		m.Close()
+	}
+	for _, l := range o.links {
+		l.Close()
+	}
+}
+
+// takeMap and takeLink hand one over.
+func (o *held) takeMap(name string) *ebpf.Map {
+	m := o.maps[name]
+	delete(o.maps, name)
+	return m
+}
+
+func (o *held) takeLink(program string) link.Link {
+	l := o.links[program]
+	delete(o.links, program)
+	return l
+}
+
+// findHeld finds what is there: by the pins, and where they lack something, by
+// what is attached.
+func findHeld(cfg Config) (_ *held, err error) {
+	o := &held{maps: map[string]*ebpf.Map{}, links: map[string]link.Link{}}
+	defer func() {
+		if err != nil {
+			o.close()
+		}
+	}()
+	if err := o.readPins(cfg.Pins); err != nil {
+		return nil, err
+	}
+	if o.empty() {
+		return o, nil
+	}
+	m, ok := o.maps[layoutMap]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s has no %s", ErrPins, cfg.Pins, mapPin(layoutMap))
+	}
+	if o.layout, err = readLayout(m); err != nil {
+		return nil, err
+	}
+	return o, o.complete(cfg)
+}
+
+func (o *held) readPins(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrPins, err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if name, ok := strings.CutPrefix(e.Name(), "map_"); ok {
+			if o.maps[name], err = ebpf.LoadPinnedMap(path, nil); err != nil {
+				delete(o.maps, name)
+				return fmt.Errorf("%w: %s: %w", ErrPins, path, err)
+			}
+		} else if program, ok := strings.CutPrefix(e.Name(), "link_"); ok {
+			if o.links[program], err = link.LoadPinnedLink(path, nil); err != nil {
+				delete(o.links, program)
+				return fmt.Errorf("%w: %s: %w", ErrPins, path, err)
+			}
+		} else {
+			return fmt.Errorf("%w: %s is not Varvel's", ErrPins, path)
+		}
+	}
+	return nil
+}
+
+// complete drops links that govern nothing any more. Maps that are missing are an
+// error: without them the old programs' state is lost.
+func (o *held) complete(cfg Config) error {
+	for _, h := range cfg.hooks() {
+		l, ok := o.links[h.program]
+		if !ok {
+			continue
+		}
+		attached, err := h.holds(l)
+		if err != nil {
+			return err
+		}
+		if !attached {
+			o.takeLink(h.program).Close()
+		}
+	}
+	for pin := range o.layout {
+		if name, ok := strings.CutPrefix(pin, "map_"); ok && o.maps[name] == nil {
+			return fmt.Errorf("%w: %s is missing in %s", ErrPins, pin, cfg.Pins)
+		}
+	}
+	return nil
+}
+
+// holds says whether a link attaches a program at this place: its cgroup is still
+// the one at the path.
+func (h hook) holds(l link.Link) (bool, error) {
+	info, err := l.Info()
+	if err != nil {
+		return false, fmt.Errorf("look at the link of %s: %w", h.program, err)
+	}
+	if h.cgroup == "" {
+		return true, nil
+	}
+	cg := info.Cgroup()
+	if cg == nil {
+		return false, nil
+	}
+	id, err := workload.Inode(h.cgroup)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && cg.CgroupId == id, err
+}
