@@ -20,6 +20,7 @@ import (
 type testEnv struct {
 	*Kernel
 	cgroups *workload.Cgroups
+	cfg     Config
 }
 
 func newTestEnv(t testing.TB) *testEnv {
@@ -41,16 +42,16 @@ func newTestEnv(t testing.TB) *testEnv {
 	if err := Unpin(pins); err != nil {
 		t.Fatal(err)
 	}
-	k, err := Open(Config{
+	e := &testEnv{cgroups: c, cfg: Config{
 		Runs: c.Runs, Daemon: c.Daemon, Level: c.Level(), Pins: pins,
 		Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
+	}}
+	if e.Kernel, err = Open(e.cfg); err != nil {
 		t.Fatalf("%+v", err)
 	}
 	t.Cleanup(func() {
-		k.Close()
-		if err := Unpin(pins); err != nil {
+		e.Close()
+		if err := Unpin(e.cfg.Pins); err != nil {
 			t.Error(err)
 		}
 		if err := os.WriteFile(filepath.Join(c.Root, "cgroup.procs"), []byte("0"), 0); err != nil {
@@ -60,7 +61,7 @@ func newTestEnv(t testing.TB) *testEnv {
 			t.Error(err)
 		}
 	})
-	return &testEnv{Kernel: k, cgroups: c}
+	return e
 }
 
 // privateNetNS gives this goroutine's thread, and what is started from it, a
