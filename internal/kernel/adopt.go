@@ -113,8 +113,9 @@ func (a *adopter) load() (err error) {
 	if a.k.objects, err = loadObjects(a.specs, given); err != nil {
 		return err
 	}
-	a.repin = !maps.Equal(a.old.layout, a.want)
-	if a.repin {
+	a.repin = len(a.old.unpinned) > 0
+	if !maps.Equal(a.old.layout, a.want) {
+		a.repin = true
 		a.k.objects.maps[layoutMap], err = a.want.store()
 	} else {
 		a.k.objects.maps[layoutMap] = a.old.takeMap(layoutMap)
@@ -138,7 +139,7 @@ func (a *adopter) attachMissing() error {
 		if err := a.before("attach " + h.program); err != nil {
 			return err
 		}
-		if a.replaced[h.slot] || a.old.layout[mapPin(h.slot)] == 0 && h.slot != "" {
+		if h.slot != "" && (a.replaced[h.slot] || a.old.layout[mapPin(h.slot)] == 0) { // still empty
 			if err := k.fillSlot(h); err != nil {
 				return err
 			}
@@ -256,6 +257,7 @@ func (a *adopter) judgeAnew() error {
 func (a *adopter) finish() {
 	k := a.k
 	k.adoption.Adopted = true
+	k.adoption.Unpinned = slices.Sorted(slices.Values(a.old.unpinned))
 	k.adoption.Replaced = slices.Sorted(maps.Keys(a.replaced))
 	k.adoption.SocketsLost = a.replaced["sockets"]
 	k.adoption.RulesLost = a.replaced["runs"]

@@ -10,6 +10,7 @@ import (
 type Adoption struct {
 	Adopted  bool     // there were programs of an earlier daemon
 	Repaired []string // programs that were not attached any more, and are again
+	Unpinned []string // pins that were missing, of what lived without them
 
 	// Replaced names the maps whose layout differs in this build. They were made
 	// anew and filled with what could be carried over.
