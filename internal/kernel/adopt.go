@@ -23,10 +23,10 @@ type adopter struct {
 	old    *held
 	before func(step string) error
 
-	replaced map[string]bool     // maps that are made anew
-	counted  map[uint64]Counters // what was copied of the counters, if they are replaced
-	repin    bool                // what is pinned has to change
-	fresh    map[string]bool     // programs whose links we made
+	replaced map[string]bool                // maps that are made anew
+	counted  map[uint64][]abiVarvelCounters // what was copied of the counters, if they are replaced
+	repin    bool                           // what is pinned has to change
+	fresh    map[string]bool                // programs whose links we made
 	undo     []func() error
 	programs []*ebpf.Program // the old ones, to go back to
 }
@@ -124,7 +124,7 @@ func (a *adopter) load() (err error) {
 		delete(a.k.objects.maps, layoutMap)
 		return err
 	}
-	return a.k.bindLayout()
+	return a.k.bindMaps()
 }
 
 // attachMissing keeps the links that are there, and attaches where there is none.
@@ -270,4 +270,5 @@ func (a *adopter) finish() {
 	warn("events that waited are lost", a.countEvents())
 	warn("pins of an earlier daemon are left", removeTemps(k.cfg.Pins))
 	warn("rule sets that nobody uses are left", k.sets.removeStrays())
+	warn("entries of runs that ended are left", k.removeStrays())
 }

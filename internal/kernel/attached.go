@@ -77,7 +77,7 @@ func (o *held) findCgroupLinks(cfg Config) error {
 			if cg.CgroupId != ids[h.cgroup] || uint32(cg.AttachType) != uint32(h.attach) || o.links[h.program] != nil {
 				continue
 			}
-			if name, _, err := programOfLink(info); err == nil && name == kernelName(h.program) {
+			if name, _, err := programOfLink(info); err == nil && isNamed(h.program, name) {
 				o.links[h.program] = l
 				o.unpinned = append(o.unpinned, linkPin(h.program))
 				return true, nil
@@ -138,7 +138,7 @@ func (o *held) findStubs(cfg Config) error {
 			return false, nil // it has ended meanwhile
 		}
 		for _, h := range missing {
-			if name != kernelName(h.program) || o.links[h.program] != nil || !slices.ContainsFunc(ids, func(slot ebpf.MapID) bool {
+			if !isNamed(h.program, name) || o.links[h.program] != nil || !slices.ContainsFunc(ids, func(slot ebpf.MapID) bool {
 				return callsUserOf(slot, runs)
 			}) {
 				continue
@@ -176,8 +176,8 @@ func callsUserOf(slot, used ebpf.MapID) bool {
 	return slices.Contains(ids, used)
 }
 
-// programOfLink returns the name of an attached program, as the kernel keeps it,
-// and the maps that it uses.
+// programOfLink returns the name of an attached program, perhaps cut off, and the
+// maps that it uses.
 func programOfLink(info *link.Info) (string, []ebpf.MapID, error) {
 	p, err := ebpf.NewProgramFromID(info.Program)
 	if err != nil {
@@ -192,8 +192,11 @@ func programOfLink(info *link.Info) (string, []ebpf.MapID, error) {
 	return pi.Name, ids, nil
 }
 
-// kernelName is what the kernel keeps of a name (BPF_OBJ_NAME_LEN is 16).
-func kernelName(name string) string { return name[:min(len(name), 15)] }
+// isNamed knows a program also by what the kernel keeps of its name
+// (BPF_OBJ_NAME_LEN is 16).
+func isNamed(program, name string) bool {
+	return name == program || name == program[:min(len(program), 15)]
+}
 
 func mapID(m *ebpf.Map) (ebpf.MapID, error) {
 	info, err := m.Info()

@@ -250,12 +250,15 @@ func (k *Kernel) checkMount() error {
 	return nil
 }
 
-// bindLayout ties the layout to the attached programs, so that who finds one of
-// them finds it, also without pins (BPF_PROG_BIND_MAP, Linux 5.10).
-func (k *Kernel) bindLayout() error {
-	for _, name := range slices.Sorted(maps.Keys(k.objects.programs)) {
-		if err := k.objects.programs[name].BindMap(k.objects.maps[layoutMap]); err != nil {
-			return fmt.Errorf("tie the layout to %s: %w", name, err)
+// bindMaps ties the maps that only user space knows to the attached programs, so
+// that who finds one of these finds them too, also without pins
+// (BPF_PROG_BIND_MAP, Linux 5.10).
+func (k *Kernel) bindMaps() error {
+	for _, program := range slices.Sorted(maps.Keys(k.objects.programs)) {
+		for _, name := range []string{layoutMap, restMap} {
+			if err := k.objects.programs[program].BindMap(k.objects.maps[name]); err != nil {
+				return fmt.Errorf("tie the map %s to %s: %w", name, program, err)
+			}
 		}
 	}
 	return nil

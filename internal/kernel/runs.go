@@ -44,8 +44,7 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 		return nil
 	}
 	delete(k.runs, cgroupID)
-	delete(k.carried, cgroupID)
-	errs := []error{k.objects.maps["runs"].Delete(cgroupID)}
+	errs := []error{k.objects.maps["runs"].Delete(cgroupID), absent(k.objects.maps[restMap].Delete(cgroupID))}
 	for i := range k.names[cgroupID] {
 		errs = append(errs, absent(k.objects.maps["names"].Delete(&k.names[cgroupID][i])))
 	}
