@@ -36,7 +36,7 @@ type Run struct {
 
 // Runs lists the runs that the kernel knows, by their cgroups. After Open these
 // are the adopted ones: each is governed, by the rules that it had, until UseRuleSet
-// or RemoveRun. AddRun is not called for them.
+// or RemoveRun. AddRun need not be called for them; it would only set their mode.
 func (k *Kernel) Runs() []Run {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -131,13 +131,24 @@ func TestOtherNamesAndCountersAreMigrated(t *testing.T) {
 	if err := e.AllowName(s.run, name.Addr(), tcp443); err != nil {
 		t.Fatal(err)
 	}
+	_, doors := e.openDoors(t)
+	generation := e.node.Generation
 	worker := s.hammer(t)
 	for i := range 4 {
 		e.upgrade(t, func(s *specs) {
 			for _, m := range []string{"names", "counters", "redirects"} {
 				resize(s, m, 1-i%2)
 			}
+			for _, c := range s.all() {
+				c.Maps["node"].Flags = uint32(1-i%2) << 10 // BPF_F_MMAPABLE, which changes nothing here
+			}
 		})
+	}
+	if want := []string{"counters", "names", "node", "redirects"}; !slices.Equal(e.Adoption().Replaced, want) {
+		t.Errorf("adoption %+v, want %v", e.Adoption(), want)
+	}
+	if e.Doors() != doors || e.node.Generation < generation+4 {
+		t.Errorf("doors %+v, generation %d; they were %+v, %d", e.Doors(), e.node.Generation, doors, generation)
 	}
 	got := stopHammer(t, worker)
 	if got.listedRefused != 0 || got.unlisted != got.unlistedRefused || s.leaked() != 0 {
@@ -153,6 +164,60 @@ func TestOtherNamesAndCountersAreMigrated(t *testing.T) {
 	if v := next(t, visitors); v.err != nil || v.run != s.run {
 		t.Errorf("the door saw %+v", v)
 	}
+}
+
+func TestOtherRingIsMigrated(t *testing.T) {
+	e := newTestEnv(t)
+	s := newSite(t, e)
+	s.check(t, "before")
+	e.upgrade(t, func(s *specs) {
+		for _, c := range s.all() {
+			if m, ok := c.Maps["events"]; ok {
+				m.MaxEntries *= 2
+			}
+		}
+	})
+	if a := e.Adoption(); a.EventBytes == 0 || a.SocketsLost || a.RulesLost {
+		t.Errorf("adoption %+v; events were waiting", a)
+	}
+	events := e.collect(t)
+	s.check(t, "with the new ring")
+	expectEvent(t, events, func(ev Event) bool { return ev.Kind == EventDenied && ev.CgroupID == s.run })
+}
+
+// TestHooksComeAndGo: a build that attaches one program more, or one less.
+func TestHooksComeAndGo(t *testing.T) {
+	e := newTestEnv(t)
+	s := newSite(t, e)
+	const bind4 = "link_varvel_bind4"
+	var key [nameBytes]byte
+	copy(key[:], bind4)
+	if err := errors.Join(e.objects.maps[layoutMap].Delete(key), os.Remove(filepath.Join(e.cfg.Pins, bind4)), e.links["varvel_bind4"].Close()); err != nil {
+		t.Fatal(err)
+	}
+	extra, err := hook{program: "extra", cgroup: e.cfg.Runs, attach: ebpf.AttachCGroupInet6Bind}.attachTo(e.objects.programs["varvel_bind6"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(key[:], "link_varvel_extra")
+	if err := errors.Join(pinLink(extra, filepath.Join(e.cfg.Pins, "link_varvel_extra")), e.objects.maps[layoutMap].Put(key, uint64(1)), extra.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(attachedTo(t, e.cfg)); n != 15 {
+		t.Fatalf("%d programs are attached, want 15 with another one in the place of bind4", n)
+	}
+	e.reopen(t)
+	if a := e.Adoption(); len(a.Repaired) != 0 || len(a.Replaced) != 0 {
+		t.Errorf("adoption %+v", a)
+	}
+	waitFor(t, "the program that this build lacks to go", func() bool { return len(attachedTo(t, e.cfg)) == 15 })
+	if _, err := os.Lstat(filepath.Join(e.cfg.Pins, "link_varvel_extra")); err == nil {
+		t.Error("its pin is still there")
+	}
+	if err := e.CheckPins(); err != nil {
+		t.Error(err)
+	}
+	s.check(t, "after all")
 }
 
 // TestFailedAdoptionLeavesTheOldInForce makes every step fail in turn.
