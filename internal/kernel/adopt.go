@@ -27,6 +27,7 @@ type adopter struct {
 	counted  map[uint64][]abiVarvelCounters // what was copied of the counters, if they are replaced
 	repin    bool                           // what is pinned has to change
 	fresh    map[string]bool                // programs whose links we made
+	used     map[ebpf.MapID]bool            // by the old programs
 	undo     []func() error
 	programs []*ebpf.Program // the old ones, to go back to
 }
@@ -34,7 +35,7 @@ type adopter struct {
 func newAdopter(k *Kernel, s *specs, want layout, old *held, before func(string) error) *adopter {
 	return &adopter{
 		k: k, specs: s, want: want, old: old, before: before,
-		replaced: old.layout.replacedBy(want), fresh: map[string]bool{},
+		replaced: old.layout.replacedBy(want), fresh: map[string]bool{}, used: map[ebpf.MapID]bool{},
 	}
 }
 
@@ -213,11 +214,34 @@ func (a *adopter) switchLink(l link.Link, p *ebpf.Program) error {
 		return err
 	}
 	a.programs = append(a.programs, old)
+	if err := a.noteMaps(old); err != nil {
+		return err
+	}
 	if err := l.Update(p); err != nil {
 		return err
 	}
 	a.onFailure(func() error { return l.Update(old) })
 	return nil
+}
+
+func (a *adopter) noteMaps(p *ebpf.Program) error {
+	info, err := p.Info()
+	if err != nil {
+		return err
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		a.used[id] = true
+	}
+	return nil
+}
+
+// lost says whether what the old programs kept in a map is not in ours. That is so
+// also when the daemon before us died after it had pinned new maps, and before it
+// had switched all programs.
+func (a *adopter) lost(name string) bool {
+	id, err := mapID(a.k.objects.maps[name])
+	return a.replaced[name] || err == nil && len(a.used) > 0 && !a.used[id]
 }
 
 // switchSlots does the same for the tracepoints.
@@ -259,8 +283,7 @@ func (a *adopter) finish() {
 	k.adoption.Adopted = true
 	k.adoption.Unpinned = slices.Sorted(slices.Values(a.old.unpinned))
 	k.adoption.Replaced = slices.Sorted(maps.Keys(a.replaced))
-	k.adoption.SocketsLost = a.replaced["sockets"]
-	k.adoption.RulesLost = a.replaced["runs"]
+	k.adoption.SocketsLost, k.adoption.RulesLost = a.lost("sockets"), a.lost("runs")
 	warn := func(what string, err error) {
 		if err != nil {
 			k.cfg.Log.Warn(what, "error", err)
@@ -268,6 +291,7 @@ func (a *adopter) finish() {
 	}
 	warn("what the old programs counted last is lost", a.countRest())
 	warn("events that waited are lost", a.countEvents())
+	warn("programs of an earlier daemon are left", a.old.detach())
 	warn("pins of an earlier daemon are left", removeTemps(k.cfg.Pins))
 	warn("rule sets that nobody uses are left", k.sets.removeStrays())
 	warn("entries of runs that ended are left", k.removeStrays())

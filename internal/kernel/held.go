@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/varvel/varvel/internal/workload"
 )
@@ -35,6 +36,23 @@ func (o *held) close() {
 	for _, l := range o.links {
 		l.Close()
 	}
+}
+
+// detach ends what was not taken over, also if somebody holds it. A link on a
+// tracepoint can't be detached, but its slot can be emptied.
+func (o *held) detach() error {
+	var errs []error
+	for _, l := range o.links {
+		if err := l.Detach(); err != nil && !errors.Is(err, link.ErrNotSupported) && !errors.Is(err, unix.EOPNOTSUPP) {
+			errs = append(errs, err)
+		}
+	}
+	for _, m := range o.maps {
+		if m.Type() == ebpf.ProgramArray {
+			errs = append(errs, absent(m.Delete(uint32(0))))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // takeMap and takeLink hand one over.

@@ -117,3 +117,32 @@ func TestKilledAdoptionIsBegunAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestLossIsToldAfterADeath: the daemon dies when the pins lead to new maps and
+// the old programs still work with the old ones. The next has that layout, but not
+// the sockets.
+func TestLossIsToldAfterADeath(t *testing.T) {
+	e := newTestEnv(t)
+	s := newSite(t, e)
+	step := 0
+	switching := errors.New("as far as that")
+	e.Close()
+	if _, err := open(e.cfg, changed(t, func(s *specs) { grow(s, "sockets") }), func(what string) error {
+		if what == "switch varvel_connect4" {
+			return switching
+		}
+		step++
+		return nil
+	}); !errors.Is(err, switching) {
+		t.Fatal(err)
+	}
+	m := mortal{Runs: e.cfg.Runs, Daemon: e.cfg.Daemon, Pins: e.cfg.Pins, Level: e.cfg.Level, Grown: true, Step: step - 2}
+	if !m.dies(t) {
+		t.Fatal("it lives")
+	}
+	e.upgrade(t, func(s *specs) { grow(s, "sockets") })
+	if a := e.Adoption(); !a.SocketsLost || a.RulesLost || len(a.Replaced) != 0 {
+		t.Errorf("adoption %+v", a)
+	}
+	s.check(t, "after all")
+}

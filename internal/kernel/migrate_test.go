@@ -370,6 +370,12 @@ func TestMissingPinsAreMended(t *testing.T) {
 		if n := len(attachedTo(t, e.cfg)); n != 15 {
 			t.Errorf("%s: %d programs are attached, want 15", tt.name, n)
 		}
+		if err := Unpin(e.cfg.Pins); err != nil {
+			t.Error(err)
+		}
+		if tt.anchored && len(attachedTo(t, e.cfg)) != 0 {
+			t.Errorf("%s: programs that a keeper holds go on after Unpin", tt.name)
+		}
 		for _, fd := range kept {
 			unix.Close(fd)
 		}

@@ -19,13 +19,23 @@ const layoutMap = "layout"
 func mapPin(name string) string     { return "map_" + name }
 func linkPin(program string) string { return "link_" + program }
 
-// Unpin takes every pin below dir away, and with it everything that is attached
-// through them. A missing directory is fine.
+// Unpin detaches everything that is pinned below dir, also if somebody holds it by
+// an Anchor, and takes the pins away. A missing directory is fine.
 func Unpin(dir string) error {
-	if err := errors.Join(removePins(dir), removeTemps(dir)); err != nil {
+	if err := errors.Join(detachPinned(dir), removePins(dir), removeTemps(dir)); err != nil {
 		return fmt.Errorf("remove the pinned programs: %w", err)
 	}
 	return nil
+}
+
+// detachPinned does what it can: the pins may be another version's, or anything.
+func detachPinned(dir string) error {
+	o := &held{maps: map[string]*ebpf.Map{}, links: map[string]link.Link{}}
+	defer o.close()
+	if err := o.readPins(dir); err != nil && !errors.Is(err, ErrPins) {
+		return err
+	}
+	return o.detach()
 }
 
 func removePins(dir string) error {
