@@ -146,25 +146,31 @@ type traceVarvelSocket struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	traceMapAccepted    = "accepted"
-	traceMapBuckets4    = "buckets4"
-	traceMapCounters    = "counters"
-	traceMapDenials     = "denials"
-	traceMapExact6      = "exact6"
-	traceMapFlows       = "flows"
-	traceMapLife        = "life"
-	traceMapNames       = "names"
-	traceMapNode        = "node"
-	traceMapPortSets    = "port_sets"
-	traceMapPrefix6     = "prefix6"
-	traceMapRanges4     = "ranges4"
-	traceMapRedirects   = "redirects"
-	traceMapRuns        = "runs"
-	traceMapSockets     = "sockets"
-	traceMapStrays      = "strays"
-	traceProgVarvelExec = "varvel_exec"
-	traceProgVarvelExit = "varvel_exit"
-	traceProgVarvelFork = "varvel_fork"
+	traceMapAccepted        = "accepted"
+	traceMapBuckets4        = "buckets4"
+	traceMapCounters        = "counters"
+	traceMapDenials         = "denials"
+	traceMapExact6          = "exact6"
+	traceMapFlows           = "flows"
+	traceMapLife            = "life"
+	traceMapNames           = "names"
+	traceMapNode            = "node"
+	traceMapOnExec          = "on_exec"
+	traceMapOnExit          = "on_exit"
+	traceMapOnFork          = "on_fork"
+	traceMapPortSets        = "port_sets"
+	traceMapPrefix6         = "prefix6"
+	traceMapRanges4         = "ranges4"
+	traceMapRedirects       = "redirects"
+	traceMapRuns            = "runs"
+	traceMapSockets         = "sockets"
+	traceMapStrays          = "strays"
+	traceProgVarvelExec     = "varvel_exec"
+	traceProgVarvelExecStub = "varvel_exec_stub"
+	traceProgVarvelExit     = "varvel_exit"
+	traceProgVarvelExitStub = "varvel_exit_stub"
+	traceProgVarvelFork     = "varvel_fork"
+	traceProgVarvelForkStub = "varvel_fork_stub"
 )
 
 // loadTrace returns the embedded CollectionSpec for trace.
@@ -209,9 +215,12 @@ type traceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceProgramSpecs struct {
-	VarvelExec *ebpf.ProgramSpec `ebpf:"varvel_exec"`
-	VarvelExit *ebpf.ProgramSpec `ebpf:"varvel_exit"`
-	VarvelFork *ebpf.ProgramSpec `ebpf:"varvel_fork"`
+	VarvelExec     *ebpf.ProgramSpec `ebpf:"varvel_exec"`
+	VarvelExecStub *ebpf.ProgramSpec `ebpf:"varvel_exec_stub"`
+	VarvelExit     *ebpf.ProgramSpec `ebpf:"varvel_exit"`
+	VarvelExitStub *ebpf.ProgramSpec `ebpf:"varvel_exit_stub"`
+	VarvelFork     *ebpf.ProgramSpec `ebpf:"varvel_fork"`
+	VarvelForkStub *ebpf.ProgramSpec `ebpf:"varvel_fork_stub"`
 }
 
 // traceMapSpecs contains maps before they are loaded into the kernel.
@@ -227,6 +236,9 @@ type traceMapSpecs struct {
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
+	OnExec    *ebpf.MapSpec `ebpf:"on_exec"`
+	OnExit    *ebpf.MapSpec `ebpf:"on_exit"`
+	OnFork    *ebpf.MapSpec `ebpf:"on_fork"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
@@ -271,6 +283,9 @@ type traceMaps struct {
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
+	OnExec    *ebpf.Map `ebpf:"on_exec"`
+	OnExit    *ebpf.Map `ebpf:"on_exit"`
+	OnFork    *ebpf.Map `ebpf:"on_fork"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
@@ -291,6 +306,9 @@ func (m *traceMaps) Close() error {
 		m.Life,
 		m.Names,
 		m.Node,
+		m.OnExec,
+		m.OnExit,
+		m.OnFork,
 		m.PortSets,
 		m.Prefix6,
 		m.Ranges4,
@@ -311,16 +329,22 @@ type traceVariables struct {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tracePrograms struct {
-	VarvelExec *ebpf.Program `ebpf:"varvel_exec"`
-	VarvelExit *ebpf.Program `ebpf:"varvel_exit"`
-	VarvelFork *ebpf.Program `ebpf:"varvel_fork"`
+	VarvelExec     *ebpf.Program `ebpf:"varvel_exec"`
+	VarvelExecStub *ebpf.Program `ebpf:"varvel_exec_stub"`
+	VarvelExit     *ebpf.Program `ebpf:"varvel_exit"`
+	VarvelExitStub *ebpf.Program `ebpf:"varvel_exit_stub"`
+	VarvelFork     *ebpf.Program `ebpf:"varvel_fork"`
+	VarvelForkStub *ebpf.Program `ebpf:"varvel_fork_stub"`
 }
 
 func (p *tracePrograms) Close() error {
 	return _TraceClose(
 		p.VarvelExec,
+		p.VarvelExecStub,
 		p.VarvelExit,
+		p.VarvelExitStub,
 		p.VarvelFork,
+		p.VarvelForkStub,
 	)
 }
 

@@ -56,6 +56,12 @@ func act(action string, args []string) string {
 		return sockets(args[0])
 	case "distinct": // address count: one connect to each of so many ports
 		return distinct(args[0], args[1])
+	case "hammer": // listed and unlisted, TCP and UDP: tries all until its stdin ends
+		return hammer(args[0], args[1], args[2], args[3])
+	case "spawn": // count: starts that many programs, one after the other
+		return spawn(args[0])
+	case "nothing":
+		return ""
 	case "reconnect": // first second: one UDP socket, connected twice
 		return reconnect(args[0], args[1])
 	case "evade": // way listed unlisted
