@@ -240,6 +240,11 @@ func (e *testEnv) gather(t testing.TB, into *[]Event) (stop func()) {
 	done := make(chan error)
 	k := e.Kernel
 	go func() { done <- k.Events(ctx, func(ev Event) { *into = append(*into, ev) }) }()
+	waitFor(t, "the reader", func() bool { // until then there is nothing that Flush could wait for
+		k.flushes.mu.Lock()
+		defer k.flushes.mu.Unlock()
+		return k.flushes.start != nil
+	})
 	return func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -267,7 +272,9 @@ func TestNoEventIsLostOrDoubled(t *testing.T) {
 		e.reopen(t)
 	}
 	stop := e.gather(t, &events)
-	waitFor(t, "the last event", func() bool { return e.Flush(t.Context()) == nil })
+	if err := e.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
 	stop()
 	if said != "ok" || switches < 2 {
 		t.Fatalf("%q, %d switches", said, switches)

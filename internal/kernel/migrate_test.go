@@ -442,7 +442,7 @@ func TestUnmountedPinsAreToldAndMended(t *testing.T) {
 	if err := e.Repin(); err != nil { // moves into the new place
 		t.Fatal(err)
 	}
-	if err := errors.Join(Unpin(e.cfg.Pins), e.CheckPins()); err != nil {
+	if err := errors.Join(removePins(e.cfg.Pins), e.CheckPins()); err != nil {
 		t.Fatal(err)
 	}
 	e.cfg.Pins = e.Kernel.cfg.Pins

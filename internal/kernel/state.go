@@ -95,8 +95,11 @@ func decodePorts(set abiVarvelPortSet) []ruleset.PortRange {
 // the earlier daemon ended.
 func (s *ruleSets) removeStrays() error {
 	var errs []error
-	for _, name := range []string{"buckets4", "ranges4", "exact6", "prefix6"} {
+	for _, name := range ruleMaps() {
 		m := s.objects.maps[name]
+		if m.Type() != ebpf.ArrayOfMaps {
+			continue
+		}
 		var stray []uint32
 		for index := range m.MaxEntries() {
 			var inner ebpf.MapID
