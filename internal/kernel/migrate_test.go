@@ -479,15 +479,29 @@ func TestReplacedCgroupIsGovernedAgain(t *testing.T) {
 	if err := e.CheckPins(); err != nil {
 		t.Fatal(err)
 	}
-	if err := workload.Remove(e.cfg.Runs); err != nil {
-		t.Fatal(err)
+	remove := func() {
+		t.Helper()
+		if err := workload.Remove(e.cfg.Runs); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.CheckPins(); err == nil || !strings.Contains(err.Error(), "removed") {
+			t.Errorf("the cgroup is gone: %v", err)
+		}
+		if err := e.Repin(); err == nil {
+			t.Error("programs were attached to a cgroup that is not there")
+		}
+		if err := os.Mkdir(e.cfg.Runs, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := e.CheckPins(); err == nil || !strings.Contains(err.Error(), "removed") {
-		t.Errorf("the cgroup is gone: %v", err)
+	remove()
+	if err := errors.Join(e.Repin(), e.CheckPins()); err != nil {
+		t.Error(err)
 	}
-	if err := os.Mkdir(e.cfg.Runs, 0o755); err != nil {
-		t.Fatal(err)
+	if n := len(attachedTo(t, e.cfg)); n != 15 {
+		t.Errorf("%d programs are attached, want 15", n)
 	}
+	remove()
 	e.reopen(t)
 	if n := len(e.Adoption().Repaired); n != 14 {
 		t.Errorf("adoption %+v, want the 14 programs of the cgroup", e.Adoption())
