@@ -66,6 +66,9 @@ func TestOtherSocketsAreMigrated(t *testing.T) {
 	}
 	talker.say(t, "two")
 	waitFor(t, "the old socket to be refused and told", func() bool { return refusedNobody(t, e) > 0 })
+	if c, err := e.Counters(0); err != nil || c.Refused["no-run"] == 0 {
+		t.Errorf("counters of nobody: %+v, %v", c, err)
+	}
 	if n := s.listed.received.Load(); n != 4 {
 		t.Errorf("%d bytes arrived; the old socket still sends", n)
 	}

@@ -31,7 +31,7 @@ func (k *Kernel) readState() error {
 		return fmt.Errorf("list the runs and their names: %w", err)
 	}
 	k.sets = newRuleSets(k.objects)
-	return k.sets.adopt(k.runs)
+	return errors.Join(k.sets.adopt(k.runs), k.countNobody())
 }
 
 // adopt takes account of the rule sets that runs use. Nobody remembers what they
@@ -130,7 +130,8 @@ func (k *Kernel) removeStrays() error {
 	for _, name := range []string{"counters", restMap} {
 		var strays [][]byte
 		if err := eachEntry(k.objects.maps[name], func(key []byte, _ [][]byte) error {
-			if _, ok := k.runs[binary.LittleEndian.Uint64(key)]; !ok {
+			id := binary.LittleEndian.Uint64(key)
+			if _, ok := k.runs[id]; !ok && id != nobody {
 				strays = append(strays, key)
 			}
 			return nil
