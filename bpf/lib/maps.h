@@ -31,14 +31,6 @@ struct {
 	__type(value, struct varvel_counters);
 } counters SEC(".maps");
 
-/* What is refused to a cgroup that is no run's is counted here. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct varvel_counters);
-} strays SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, VARVEL_RING_BYTES);

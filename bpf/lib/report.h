@@ -43,12 +43,13 @@ static __always_inline void event_task(struct varvel_event *e)
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 }
 
+/* The counters of a run, or those of nobody, which user space has made. */
 static __always_inline struct varvel_counters *counters_of(__u64 run)
 {
 	struct varvel_counters *c = bpf_map_lookup_elem(&counters, &run);
-	__u32 zero = 0;
+	__u64 nobody = 0;
 
-	return c ?: bpf_map_lookup_elem(&strays, &zero);
+	return c ?: bpf_map_lookup_elem(&counters, &nobody);
 }
 
 /* Takes a token from a bucket, into which one more falls each interval. */

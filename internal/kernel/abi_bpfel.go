@@ -249,7 +249,6 @@ const (
 	abiMapRedirects               = "redirects"
 	abiMapRuns                    = "runs"
 	abiMapSockets                 = "sockets"
-	abiMapStrays                  = "strays"
 	abiVarSharedVarvelAddress     = "shared_varvel_address"
 	abiVarSharedVarvelBucket      = "shared_varvel_bucket"
 	abiVarSharedVarvelBucket4     = "shared_varvel_bucket4"
@@ -340,7 +339,6 @@ type abiMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // abiVariableSpecs contains global variables before they are loaded into the kernel.
@@ -409,7 +407,6 @@ type abiMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *abiMaps) Close() error {
@@ -429,7 +426,6 @@ func (m *abiMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 

@@ -161,7 +161,6 @@ const (
 	addressMapRedirects           = "redirects"
 	addressMapRuns                = "runs"
 	addressMapSockets             = "sockets"
-	addressMapStrays              = "strays"
 	addressProgVarvelBind4        = "varvel_bind4"
 	addressProgVarvelBind6        = "varvel_bind6"
 	addressProgVarvelConnect4     = "varvel_connect4"
@@ -247,7 +246,6 @@ type addressMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // addressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -291,7 +289,6 @@ type addressMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *addressMaps) Close() error {
@@ -311,7 +308,6 @@ func (m *addressMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 

@@ -264,9 +264,12 @@ func (a *adopter) switchSlots() error {
 		if err := a.k.fillSlot(h); err != nil {
 			return err
 		}
-		if old != nil {
-			a.onFailure(func() error { return slot.Put(uint32(0), old) })
-		}
+		a.onFailure(func() error {
+			if old == nil {
+				return slot.Delete(uint32(0))
+			}
+			return slot.Put(uint32(0), old)
+		})
 	}
 	return nil
 }

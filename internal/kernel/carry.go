@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -14,7 +16,7 @@ import (
 // with the fields to take, if not all. Not among them: socket storage, which user
 // space can't list; rule sets, which the daemon compiles again; the ring.
 func carriedMaps() map[string][]string {
-	return map[string][]string{"node": nil, "runs": {"flags"}, "counters": nil, "strays": nil, restMap: nil, "flows": nil, "names": nil, "redirects": nil}
+	return map[string][]string{"node": nil, "runs": {"flags"}, "counters": nil, restMap: nil, "flows": nil, "names": nil, "redirects": nil}
 }
 
 // carryOver fills the maps that were made anew, and reads the state of the Go side
@@ -50,7 +52,7 @@ func (a *adopter) carry(name string, fields []string) error {
 			v[i] = value.apply(v[i])
 		}
 		var err error
-		if isPerCPU(to.Type()) {
+		if to.Type() == ebpf.PerCPUHash {
 			err = to.Put(key.apply(k), v)
 		} else {
 			err = to.Put(key.apply(k), v[0])
@@ -58,8 +60,6 @@ func (a *adopter) carry(name string, fields []string) error {
 		return full(err, name)
 	})
 }
-
-func isPerCPU(t ebpf.MapType) bool { return t == ebpf.PerCPUHash || t == ebpf.PerCPUArray }
 
 // eachEntry gives every entry of a map, the value as one for each CPU or as one.
 func eachEntry(m *ebpf.Map, handle func(key []byte, value [][]byte) error) error {
@@ -126,7 +126,7 @@ func (a *adopter) countCopied() error {
 		return nil
 	}
 	a.counted = map[uint64][]abiVarvelCounters{}
-	for id := range a.k.runs {
+	for _, id := range append(slices.Collect(maps.Keys(a.k.runs)), Nobody) {
 		var c []abiVarvelCounters
 		if err := a.k.objects.maps["counters"].Lookup(id, &c); err != nil {
 			return fmt.Errorf("read the counters of a run: %w", err)
@@ -157,6 +157,9 @@ func (a *adopter) countRest() error {
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if raw == nil {
+			continue // an earlier build did not count nobody
 		}
 		sum, err := readRest(rest, id)
 		if err != nil {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 
@@ -31,7 +32,25 @@ func (c Counters) Total() uint64 {
 // Lost is how many events found their ring full.
 func (c Counters) Lost() uint64 { return c.LostLife + c.LostDenials }
 
-// Counters returns the counters of a live run.
+// Nobody is the run of what belongs to none: sockets that an upgrade has lost or
+// that were born outside, and cgroups that are no run's. No cgroup has this number.
+const Nobody uint64 = 0
+
+// countNobody makes the counters of nobody, unless they are there.
+func (k *Kernel) countNobody() error {
+	err := k.objects.maps["counters"].Update(Nobody, noCounters(), ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("make the counters of sockets without a run: %w", full(err, "runs"))
+	}
+	return nil
+}
+
+func noCounters() []abiVarvelCounters {
+	return make([]abiVarvelCounters, ebpf.MustPossibleCPU())
+}
+
+// Counters returns the counters of a live run, and for 0 those of all that
+// belongs to no run.
 func (k *Kernel) Counters(cgroupID uint64) (Counters, error) {
 	c, err := readCounters(k.objects.maps["counters"], cgroupID, k.objects.reasons)
 	if err != nil {
@@ -63,18 +82,12 @@ func readRest(m *ebpf.Map, cgroupID uint64) (rest abiVarvelCounters, err error) 
 	return rest, nil
 }
 
-func readCounters(m *ebpf.Map, key any, reasons []string) (Counters, error) {
+func readCounters(m *ebpf.Map, cgroupID uint64, reasons []string) (Counters, error) {
 	var perCPU []abiVarvelCounters
-	if err := m.Lookup(key, &perCPU); err != nil {
+	if err := m.Lookup(cgroupID, &perCPU); err != nil {
 		return Counters{}, fmt.Errorf("read the counters of a run: %w", err)
 	}
 	return sumCounters(perCPU, reasons), nil
-}
-
-// Strays returns the counters of all cgroups below those of runs that are no
-// run's: what was refused to them, since the programs were loaded.
-func (k *Kernel) Strays() (Counters, error) {
-	return readCounters(k.objects.maps["strays"], uint32(0), k.objects.reasons)
 }
 
 func sumCounters(perCPU []abiVarvelCounters, reasons []string) Counters {

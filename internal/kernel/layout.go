@@ -26,7 +26,6 @@ func meanings() map[string][]string {
 	return map[string][]string{
 		"runs":     {"varvel_run_flags"},
 		"counters": {"varvel_reason", "varvel_class"},
-		"strays":   {"varvel_reason", "varvel_class"},
 		restMap:    {"varvel_reason", "varvel_class"},
 		"life":     {"varvel_event", "varvel_exec_event", "varvel_event_kind"},
 		"denials":  {"varvel_event", "varvel_event_kind", "varvel_reason", "varvel_hook"},

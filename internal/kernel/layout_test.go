@@ -172,6 +172,27 @@ func TestEverySharedTypeIsInALayout(t *testing.T) {
 	}
 }
 
+// TestRuleMapsAreComplete: one that is not named would be shared when the others
+// are not, and its indices would lead elsewhere.
+func TestRuleMapsAreComplete(t *testing.T) {
+	known := mustSpecs(t).maps()
+	for name, m := range known {
+		if m.InnerMap != nil && !slices.Contains(ruleMaps(), name) {
+			t.Errorf("%s holds rules, but ruleMaps does not name it", name)
+		}
+	}
+	for _, name := range ruleMaps() {
+		if known[name] == nil {
+			t.Errorf("there is no map %s", name)
+		}
+	}
+	for name := range carriedMaps() {
+		if known[name] == nil {
+			t.Errorf("there is no map %s", name)
+		}
+	}
+}
+
 func TestMovesGoByName(t *testing.T) {
 	u32 := &btf.Int{Size: 4}
 	u16 := &btf.Int{Size: 2}

@@ -66,6 +66,9 @@ func TestOtherSocketsAreMigrated(t *testing.T) {
 	}
 	talker.say(t, "two")
 	waitFor(t, "the old socket to be refused and told", func() bool { return refusedNobody(t, e) > 0 })
+	if c, err := e.Counters(0); err != nil || c.Refused["no-run"] == 0 {
+		t.Errorf("counters of nobody: %+v, %v", c, err)
+	}
 	if n := s.listed.received.Load(); n != 4 {
 		t.Errorf("%d bytes arrived; the old socket still sends", n)
 	}
@@ -442,7 +445,7 @@ func TestUnmountedPinsAreToldAndMended(t *testing.T) {
 	if err := e.Repin(); err != nil { // moves into the new place
 		t.Fatal(err)
 	}
-	if err := errors.Join(Unpin(e.cfg.Pins), e.CheckPins()); err != nil {
+	if err := errors.Join(removePins(e.cfg.Pins), e.CheckPins()); err != nil {
 		t.Fatal(err)
 	}
 	e.cfg.Pins = e.Kernel.cfg.Pins
@@ -479,15 +482,29 @@ func TestReplacedCgroupIsGovernedAgain(t *testing.T) {
 	if err := e.CheckPins(); err != nil {
 		t.Fatal(err)
 	}
-	if err := workload.Remove(e.cfg.Runs); err != nil {
-		t.Fatal(err)
+	remove := func() {
+		t.Helper()
+		if err := workload.Remove(e.cfg.Runs); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.CheckPins(); err == nil || !strings.Contains(err.Error(), "removed") {
+			t.Errorf("the cgroup is gone: %v", err)
+		}
+		if err := e.Repin(); err == nil {
+			t.Error("programs were attached to a cgroup that is not there")
+		}
+		if err := os.Mkdir(e.cfg.Runs, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := e.CheckPins(); err == nil || !strings.Contains(err.Error(), "removed") {
-		t.Errorf("the cgroup is gone: %v", err)
+	remove()
+	if err := errors.Join(e.Repin(), e.CheckPins()); err != nil {
+		t.Error(err)
 	}
-	if err := os.Mkdir(e.cfg.Runs, 0o755); err != nil {
-		t.Fatal(err)
+	if n := len(attachedTo(t, e.cfg)); n != 15 {
+		t.Errorf("%d programs are attached, want 15", n)
 	}
+	remove()
 	e.reopen(t)
 	if n := len(e.Adoption().Repaired); n != 14 {
 		t.Errorf("adoption %+v, want the 14 programs of the cgroup", e.Adoption())

@@ -218,18 +218,22 @@ func (k *Kernel) checkAttached() error {
 			return err
 		}
 		if !attached {
-			return fmt.Errorf("the cgroup %s was removed or replaced: %s governs nothing there; restart varveld", h.cgroup, h.program)
+			return fmt.Errorf("the cgroup %s was removed or replaced: %s governs nothing there; look for who did it", h.cgroup, h.program)
 		}
 	}
 	return nil
 }
 
-// Repin makes the pins again, from what this process holds. An error says why it
+// Repin attaches again what has lost its cgroup, if there is one at its path now,
+// and makes the pins again, from what this process holds. An error says why it
 // cannot; the rules are then in force only while this process, or a holder of its
 // Anchors, lives.
 func (k *Kernel) Repin() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.reattach(); err != nil {
+		return err
+	}
 	if err := k.checkMount(); err != nil {
 		return err
 	}
@@ -244,6 +248,25 @@ func (k *Kernel) Repin() error {
 		return errors.Join(err, removePins(temp))
 	}
 	return removeTemps(k.cfg.Pins)
+}
+
+func (k *Kernel) reattach() error {
+	for _, h := range k.cfg.hooks() {
+		attached, err := h.holds(k.links[h.program])
+		if err != nil {
+			return err
+		}
+		if attached {
+			continue
+		}
+		l, err := h.attachTo(k.objects.programs[h.program])
+		if err != nil {
+			return err
+		}
+		k.links[h.program].Close()
+		k.links[h.program] = l
+	}
+	return nil
 }
 
 // checkMount tells whether pins can be made. Without bpffs, mkdir would make an

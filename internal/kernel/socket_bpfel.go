@@ -161,7 +161,6 @@ const (
 	socketMapRedirects          = "redirects"
 	socketMapRuns               = "runs"
 	socketMapSockets            = "sockets"
-	socketMapStrays             = "strays"
 	socketProgVarvelAccept      = "varvel_accept"
 	socketProgVarvelEgress      = "varvel_egress"
 	socketProgVarvelSockCreate  = "varvel_sock_create"
@@ -237,7 +236,6 @@ type socketMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // socketVariableSpecs contains global variables before they are loaded into the kernel.
@@ -281,7 +279,6 @@ type socketMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *socketMaps) Close() error {
@@ -301,7 +298,6 @@ func (m *socketMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 

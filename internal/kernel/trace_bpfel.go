@@ -164,7 +164,6 @@ const (
 	traceMapRedirects       = "redirects"
 	traceMapRuns            = "runs"
 	traceMapSockets         = "sockets"
-	traceMapStrays          = "strays"
 	traceProgVarvelExec     = "varvel_exec"
 	traceProgVarvelExecStub = "varvel_exec_stub"
 	traceProgVarvelExit     = "varvel_exit"
@@ -245,7 +244,6 @@ type traceMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // traceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -292,7 +290,6 @@ type traceMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *traceMaps) Close() error {
@@ -315,7 +312,6 @@ func (m *traceMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 
