@@ -18,10 +18,10 @@ type abiVarvelAddress struct {
 	Word [4]uint32
 }
 
-type abiVarvelBucket4 struct {
+type abiVarvelBlock4 struct {
 	_     structs.HostLayout
-	Count uint32
-	Slot  [15]abiVarvelSlot4
+	Start [2048]uint32
+	Set   [2048]uint16
 }
 
 type abiVarvelCounters struct {
@@ -78,6 +78,24 @@ const (
 	abiVarvelHookHOOK_EGRESS  abiVarvelHook = 5
 )
 
+type abiVarvelLayout4 uint32
+
+const (
+	abiVarvelLayout4LAYOUT4FEW         abiVarvelLayout4 = 64
+	abiVarvelLayout4LAYOUT4BLOCK       abiVarvelLayout4 = 2048
+	abiVarvelLayout4LAYOUT4SLOTS       abiVarvelLayout4 = 16
+	abiVarvelLayout4LAYOUT4SET_BITS    abiVarvelLayout4 = 12
+	abiVarvelLayout4LAYOUT4HOST_BITS   abiVarvelLayout4 = 12
+	abiVarvelLayout4LAYOUT4BUCKET_BITS abiVarvelLayout4 = 15
+	abiVarvelLayout4LAYOUT4FACTOR      abiVarvelLayout4 = 2654435761
+	abiVarvelLayout4LAYOUT4ELSEWHERE   abiVarvelLayout4 = 2147483648
+)
+
+type abiVarvelLine4 struct {
+	_    structs.HostLayout
+	Slot [16]uint32
+}
+
 type abiVarvelNameKey struct {
 	_        structs.HostLayout
 	Run      uint64
@@ -117,6 +135,7 @@ type abiVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type abiVarvelPrefix6 struct {
@@ -174,12 +193,6 @@ const (
 	abiVarvelRunFlagsRUN_OBSERVE abiVarvelRunFlags = 1
 )
 
-type abiVarvelSlot4 struct {
-	_     structs.HostLayout
-	Start uint16
-	Set   uint16
-}
-
 type abiVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
@@ -200,10 +213,12 @@ type abiVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	abiMapAccepted                = "accepted"
+	abiMapBlock4                  = "block4"
 	abiMapBuckets4                = "buckets4"
 	abiMapCounters                = "counters"
 	abiMapEvents                  = "events"
 	abiMapExact6                  = "exact6"
+	abiMapHosts4                  = "hosts4"
 	abiMapNames                   = "names"
 	abiMapNode                    = "node"
 	abiMapPortSets                = "port_sets"
@@ -213,12 +228,14 @@ const (
 	abiMapRuns                    = "runs"
 	abiMapSockets                 = "sockets"
 	abiVarSharedVarvelAddress     = "shared_varvel_address"
-	abiVarSharedVarvelBucket4     = "shared_varvel_bucket4"
+	abiVarSharedVarvelBlock4      = "shared_varvel_block4"
 	abiVarSharedVarvelCounters    = "shared_varvel_counters"
 	abiVarSharedVarvelEvent       = "shared_varvel_event"
 	abiVarSharedVarvelEventKind   = "shared_varvel_event_kind"
 	abiVarSharedVarvelExecEvent   = "shared_varvel_exec_event"
 	abiVarSharedVarvelHook        = "shared_varvel_hook"
+	abiVarSharedVarvelLayout4     = "shared_varvel_layout4"
+	abiVarSharedVarvelLine4       = "shared_varvel_line4"
 	abiVarSharedVarvelNameKey     = "shared_varvel_name_key"
 	abiVarSharedVarvelNode        = "shared_varvel_node"
 	abiVarSharedVarvelOrigin      = "shared_varvel_origin"
@@ -230,7 +247,6 @@ const (
 	abiVarSharedVarvelRedirectKey = "shared_varvel_redirect_key"
 	abiVarSharedVarvelRun         = "shared_varvel_run"
 	abiVarSharedVarvelRunFlags    = "shared_varvel_run_flags"
-	abiVarSharedVarvelSlot4       = "shared_varvel_slot4"
 	abiVarSharedVarvelSocket      = "shared_varvel_socket"
 	abiVarSharedVarvelSocketFlags = "shared_varvel_socket_flags"
 )
@@ -284,10 +300,12 @@ type abiProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type abiMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -303,12 +321,14 @@ type abiMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type abiVariableSpecs struct {
 	SharedVarvelAddress     *ebpf.VariableSpec `ebpf:"shared_varvel_address"`
-	SharedVarvelBucket4     *ebpf.VariableSpec `ebpf:"shared_varvel_bucket4"`
+	SharedVarvelBlock4      *ebpf.VariableSpec `ebpf:"shared_varvel_block4"`
 	SharedVarvelCounters    *ebpf.VariableSpec `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.VariableSpec `ebpf:"shared_varvel_event"`
 	SharedVarvelEventKind   *ebpf.VariableSpec `ebpf:"shared_varvel_event_kind"`
 	SharedVarvelExecEvent   *ebpf.VariableSpec `ebpf:"shared_varvel_exec_event"`
 	SharedVarvelHook        *ebpf.VariableSpec `ebpf:"shared_varvel_hook"`
+	SharedVarvelLayout4     *ebpf.VariableSpec `ebpf:"shared_varvel_layout4"`
+	SharedVarvelLine4       *ebpf.VariableSpec `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.VariableSpec `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.VariableSpec `ebpf:"shared_varvel_node"`
 	SharedVarvelOrigin      *ebpf.VariableSpec `ebpf:"shared_varvel_origin"`
@@ -320,7 +340,6 @@ type abiVariableSpecs struct {
 	SharedVarvelRedirectKey *ebpf.VariableSpec `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.VariableSpec `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.VariableSpec `ebpf:"shared_varvel_run_flags"`
-	SharedVarvelSlot4       *ebpf.VariableSpec `ebpf:"shared_varvel_slot4"`
 	SharedVarvelSocket      *ebpf.VariableSpec `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.VariableSpec `ebpf:"shared_varvel_socket_flags"`
 }
@@ -346,10 +365,12 @@ func (o *abiObjects) Close() error {
 // It can be passed to loadAbiObjects or ebpf.CollectionSpec.LoadAndAssign.
 type abiMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -363,10 +384,12 @@ type abiMaps struct {
 func (m *abiMaps) Close() error {
 	return _AbiClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Events,
 		m.Exact6,
+		m.Hosts4,
 		m.Names,
 		m.Node,
 		m.PortSets,
@@ -383,12 +406,14 @@ func (m *abiMaps) Close() error {
 // It can be passed to loadAbiObjects or ebpf.CollectionSpec.LoadAndAssign.
 type abiVariables struct {
 	SharedVarvelAddress     *ebpf.Variable `ebpf:"shared_varvel_address"`
-	SharedVarvelBucket4     *ebpf.Variable `ebpf:"shared_varvel_bucket4"`
+	SharedVarvelBlock4      *ebpf.Variable `ebpf:"shared_varvel_block4"`
 	SharedVarvelCounters    *ebpf.Variable `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.Variable `ebpf:"shared_varvel_event"`
 	SharedVarvelEventKind   *ebpf.Variable `ebpf:"shared_varvel_event_kind"`
 	SharedVarvelExecEvent   *ebpf.Variable `ebpf:"shared_varvel_exec_event"`
 	SharedVarvelHook        *ebpf.Variable `ebpf:"shared_varvel_hook"`
+	SharedVarvelLayout4     *ebpf.Variable `ebpf:"shared_varvel_layout4"`
+	SharedVarvelLine4       *ebpf.Variable `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.Variable `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.Variable `ebpf:"shared_varvel_node"`
 	SharedVarvelOrigin      *ebpf.Variable `ebpf:"shared_varvel_origin"`
@@ -400,7 +425,6 @@ type abiVariables struct {
 	SharedVarvelRedirectKey *ebpf.Variable `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.Variable `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.Variable `ebpf:"shared_varvel_run_flags"`
-	SharedVarvelSlot4       *ebpf.Variable `ebpf:"shared_varvel_slot4"`
 	SharedVarvelSocket      *ebpf.Variable `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.Variable `ebpf:"shared_varvel_socket_flags"`
 }

@@ -67,6 +67,7 @@ type addressVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type addressVarvelRedirectKey struct {
@@ -115,10 +116,12 @@ type addressVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	addressMapAccepted            = "accepted"
+	addressMapBlock4              = "block4"
 	addressMapBuckets4            = "buckets4"
 	addressMapCounters            = "counters"
 	addressMapEvents              = "events"
 	addressMapExact6              = "exact6"
+	addressMapHosts4              = "hosts4"
 	addressMapNames               = "names"
 	addressMapNode                = "node"
 	addressMapPortSets            = "port_sets"
@@ -198,10 +201,12 @@ type addressProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type addressMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -239,10 +244,12 @@ func (o *addressObjects) Close() error {
 // It can be passed to loadAddressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type addressMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -256,10 +263,12 @@ type addressMaps struct {
 func (m *addressMaps) Close() error {
 	return _AddressClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Events,
 		m.Exact6,
+		m.Hosts4,
 		m.Names,
 		m.Node,
 		m.PortSets,

@@ -67,6 +67,7 @@ type socketVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type socketVarvelRedirectKey struct {
@@ -115,10 +116,12 @@ type socketVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	socketMapAccepted           = "accepted"
+	socketMapBlock4             = "block4"
 	socketMapBuckets4           = "buckets4"
 	socketMapCounters           = "counters"
 	socketMapEvents             = "events"
 	socketMapExact6             = "exact6"
+	socketMapHosts4             = "hosts4"
 	socketMapNames              = "names"
 	socketMapNode               = "node"
 	socketMapPortSets           = "port_sets"
@@ -188,10 +191,12 @@ type socketProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -229,10 +234,12 @@ func (o *socketObjects) Close() error {
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -246,10 +253,12 @@ type socketMaps struct {
 func (m *socketMaps) Close() error {
 	return _SocketClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Events,
 		m.Exact6,
+		m.Hosts4,
 		m.Names,
 		m.Node,
 		m.PortSets,

@@ -67,6 +67,7 @@ type traceVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type traceVarvelRedirectKey struct {
@@ -115,10 +116,12 @@ type traceVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	traceMapAccepted    = "accepted"
+	traceMapBlock4      = "block4"
 	traceMapBuckets4    = "buckets4"
 	traceMapCounters    = "counters"
 	traceMapEvents      = "events"
 	traceMapExact6      = "exact6"
+	traceMapHosts4      = "hosts4"
 	traceMapNames       = "names"
 	traceMapNode        = "node"
 	traceMapPortSets    = "port_sets"
@@ -184,10 +187,12 @@ type traceProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -225,10 +230,12 @@ func (o *traceObjects) Close() error {
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -242,10 +249,12 @@ type traceMaps struct {
 func (m *traceMaps) Close() error {
 	return _TraceClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Events,
 		m.Exact6,
+		m.Hosts4,
 		m.Names,
 		m.Node,
 		m.PortSets,

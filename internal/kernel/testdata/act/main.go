@@ -46,6 +46,8 @@ func act(action string, args []string) string {
 		return share(args[0], args[1])
 	case "serve": // address: listens until its stdin ends
 		return serve(args[0])
+	case "probe": // port file: connects UDP to each address of a file, 4 bytes each
+		return probe(args[0], args[1])
 	case "reconnect": // first second: one UDP socket, connected twice
 		return reconnect(args[0], args[1])
 	}
@@ -325,4 +327,29 @@ func reconnect(first, second string) string {
 		return "write " + word(err)
 	}
 	return "ok"
+}
+
+// probe says of each address whether its connect was refused by permission (0) or
+// not (1). What the kernel says after that, for example of a broadcast address,
+// does not matter.
+func probe(port, file string) string {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	n, _ := strconv.Atoi(port)
+	var out strings.Builder
+	for ; len(raw) >= 4; raw = raw[4:] {
+		answer := byte('1')
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: n, Addr: [4]byte(raw)}); err == unix.EPERM {
+			answer = '0'
+		}
+		out.WriteByte(answer)
+	}
+	return out.String()
 }
