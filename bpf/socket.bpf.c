@@ -320,7 +320,7 @@ static __always_inline int packet_redirected(struct packet *p)
 static __always_inline int packet_loopback(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
-	enum owner owner = loopback_owner(p->skb, s->run, &p->to, &p->from);
+	enum owner owner = local_owner(p->skb, s->run, &p->to, &p->from);
 
 	if (owner == OWNER_FOREIGN)
 		return packet_refuse(p, REASON_PEER_FOREIGN, false);

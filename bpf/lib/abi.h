@@ -48,6 +48,7 @@ enum varvel_reason {
 	REASON_MALFORMED,	  /* the packet could not be parsed */
 	REASON_FULL,		  /* a map of Varvel is full */
 	REASON_STALE,		  /* a live connection that the new rule set denies */
+	REASON_PORT_FOREIGN,	  /* bind to a port that somebody outside the run listens on */
 	REASON_COUNT,
 };
 
@@ -135,6 +136,9 @@ struct varvel_block4 {
 struct varvel_line4 {
 	__u32 slot[LAYOUT4_SLOTS];
 };
+
+_Static_assert(VARVEL_PORT_SETS <= 1 << LAYOUT4_SET_BITS, "an index of a port set fits into a slot");
+_Static_assert(sizeof(struct varvel_line4) == 64, "a line is a cache line");
 
 struct varvel_prefix6 {
 	__u32 length; /* bits */

@@ -182,8 +182,8 @@ static __always_inline __u32 find_host(__u32 ruleset, __u32 address)
 	return slot >> LAYOUT4_SET_BITS == number ? slot & SET_MASK : 0;
 }
 
-/* 2^18 is more ranges than a bucket can have: 2^17 addresses. */
-#define SEARCH_STEPS 18
+/* A bucket has at most one range for each of its addresses. */
+#define SEARCH_STEPS (32 - LAYOUT4_BUCKET_BITS + 1)
 
 /* The port set of the last of some ranges that starts at or below an address. */
 static __always_inline __u32 search4(void *ranges, __u32 first, __u32 count, __u32 address)
@@ -267,11 +267,17 @@ static __always_inline bool name_allows(__u64 run, const struct dest *d)
 
 enum owner { OWNER_NONE, OWNER_SAME, OWNER_FOREIGN };
 
+static __always_inline bool is_unspecified6(const struct varvel_address *a)
+{
+	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == 0 && a->word[3] == 0;
+}
+
 /*
- * Whose socket would receive this on loopback? from is the sender's address and
- * port; port 0 finds listeners only.
+ * Whose socket would receive this if it came from loopback? from is the sender's
+ * address and port; without it, listeners only. To the unspecified address means
+ * to loopback.
  */
-static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const struct dest *d,
+static __always_inline enum owner local_owner(void *ctx, __u64 run, const struct dest *d,
 						 const struct dest *from)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -288,7 +294,9 @@ static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const str
 		tuple.ipv4.sport = from ? bpf_htons(from->port) : 0;
 	} else {
 		size = sizeof(tuple.ipv6);
-		tuple.ipv6.daddr[3] = bpf_htonl(1);
+		__builtin_memcpy(tuple.ipv6.daddr, d->address.word, sizeof(tuple.ipv6.daddr));
+		if (is_unspecified6(&d->address))
+			tuple.ipv6.daddr[3] = bpf_htonl(1);
 		tuple.ipv6.dport = bpf_htons(d->port);
 		tuple.ipv6.saddr[3] = bpf_htonl(1);
 		tuple.ipv6.sport = from ? bpf_htons(from->port) : 0;
@@ -307,7 +315,7 @@ static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const str
 
 static __always_inline struct judgement judge_loopback(void *ctx, __u64 run, const struct dest *d)
 {
-	switch (loopback_owner(ctx, run, d, NULL)) {
+	switch (local_owner(ctx, run, d, NULL)) {
 	case OWNER_SAME:
 		return (struct judgement){VERDICT_LOOPBACK, REASON_NONE};
 	case OWNER_NONE:

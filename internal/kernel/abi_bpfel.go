@@ -26,7 +26,7 @@ type abiVarvelBlock4 struct {
 
 type abiVarvelCounters struct {
 	_        structs.HostLayout
-	Refused  [14]uint64
+	Refused  [15]uint64
 	Lost     uint64
 	Forked   uint64
 	Executed uint64
@@ -167,7 +167,8 @@ const (
 	abiVarvelReasonREASON_MALFORMED        abiVarvelReason = 11
 	abiVarvelReasonREASON_FULL             abiVarvelReason = 12
 	abiVarvelReasonREASON_STALE            abiVarvelReason = 13
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 14
+	abiVarvelReasonREASON_PORT_FOREIGN     abiVarvelReason = 14
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 15
 )
 
 type abiVarvelRedirectKey struct {

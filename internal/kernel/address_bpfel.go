@@ -15,7 +15,7 @@ import (
 
 type addressVarvelCounters struct {
 	_        structs.HostLayout
-	Refused  [14]uint64
+	Refused  [15]uint64
 	Lost     uint64
 	Forked   uint64
 	Executed uint64

@@ -256,33 +256,81 @@ func TestPrunedNamesAreRefused(t *testing.T) {
 	})
 }
 
-// TestSharedPortDoesNotLeadOut: a run may join the port group of a host's service
-// that the same user runs. Which of the group gets a connection is known only
-// when its port is.
-func TestSharedPortDoesNotLeadOut(t *testing.T) {
-	e := newTestEnv(t)
-	cgroup, _ := e.newRun(t, "run_a", false)
+// shareable listens as a host's service does that lets others of its user join its
+// port (SO_REUSEPORT, socket(7)).
+func shareable(t testing.TB, network, address string) *receiver {
+	t.Helper()
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 	}}
-	l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	l, err := lc.Listen(t.Context(), network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
 	host := &receiver{addr: l.Addr().String()}
 	go host.connections(l)
-	const tries = "40"
-	control := in(t, "", "share", host.addr, tries)
-	if host.settle() == 0 || control != "ok "+tries {
-		t.Fatalf("control: %d reached the host, %q", host.settle(), control)
+	return host
+}
+
+const shareTries = "40" // none of them would reach the host once in 2^40
+
+// TestForeignPortIsNotShared: a run can't join the port group of a host's service
+// that the same user runs, and can't take its place on one of its addresses.
+func TestForeignPortIsNotShared(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, run := e.newRun(t, "run_a", false)
+	observed, watched := e.newRun(t, "run_b", true)
+	for i, tt := range []struct{ network, listen, join string }{
+		{"tcp4", "127.0.0.1:0", "127.0.0.1:"}, {"tcp4", "0.0.0.0:0", "127.0.0.1:"},
+		{"tcp4", "127.0.0.1:0", "0.0.0.0:"}, {"tcp4", "192.0.2.1:0", "192.0.2.1:"},
+		{"tcp6", "[::1]:0", "[::1]:"}, {"tcp6", "[::]:0", "[::]:"},
+		{"tcp", "[::]:0", "127.0.0.1:"}, {"tcp6", "[2001:db8::1]:0", "[2001:db8::1]:"},
+	} {
+		host := shareable(t, tt.network, tt.listen)
+		join := tt.join + portOf(host)
+		if got := in(t, cgroup, "share", join, "0"); got != "listen EADDRINUSE" {
+			t.Errorf("%s beside %s: %q", join, host.addr, got)
+		}
+		if c, err := e.Counters(run); err != nil || c.Refused["port-foreign"] != uint64(i+1) {
+			t.Errorf("%s beside %s: counters %+v, %v", join, host.addr, c, err)
+		}
+		for name, other := range map[string]string{"unconfined": "", "in observe": observed} {
+			if got := in(t, other, "share", join, "0"); got != "listening\nok 0" {
+				t.Errorf("%s, %s beside %s: %q", name, join, host.addr, got)
+			}
+		}
 	}
-	before := host.settle()
-	got := in(t, cgroup, "share", host.addr, tries)
-	if n := host.settle() - before; n != 0 {
+	if c, err := e.Counters(watched); err != nil || c.Refused["port-foreign"] != 8 {
+		t.Errorf("in observe: counters %+v, %v", c, err)
+	}
+	if got := in(t, cgroup, "share", "127.0.0.1:4712", "3"); got != "listening\nok 3" {
+		t.Errorf("a free port: %q", got)
+	}
+}
+
+// TestSharedPortDoesNotLeadOut: a host's service may join the port group of a run's
+// listener. Which of the group gets a connection is known only when its port is.
+func TestSharedPortDoesNotLeadOut(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, run := e.newRun(t, "run_a", false)
+	reached := func(cgroup, address string) int64 {
+		p := start(t, cgroup, "share", address, shareTries)
+		p.expect(t, "listening")
+		host := shareable(t, "tcp4", address)
+		p.say(t, "go on")
+		if line, _ := p.stdout.ReadString('\n'); !strings.HasPrefix(line, "ok ") {
+			t.Errorf("%q", line)
+		}
+		return host.settle()
+	}
+	if reached("", "127.0.0.1:4713") == 0 {
+		t.Error("control: nothing reached the host's service")
+	}
+	if n := reached(cgroup, "127.0.0.1:4714"); n != 0 {
 		t.Errorf("%d connections reached the host's service", n)
 	}
-	if !strings.HasPrefix(got, "ok ") || got == "ok 0" {
-		t.Errorf("its own listener: %q", got)
+	if c, err := e.Counters(run); err != nil || c.Refused["peer-foreign"]+c.Refused["loopback-foreign"] == 0 {
+		t.Errorf("counters %+v, %v", c, err)
 	}
 }

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func act(action string, args []string) string {
 		return routed(args[0])
 	case "bounddev": // device address: UDP through that device
 		return boundDevice(args[0], args[1])
-	case "share": // address count: joins a port's group and dials it that often
+	case "share": // address count: joins a port's group, and after a line on stdin dials it that often
 		return share(args[0], args[1])
 	case "serve": // address: listens until its stdin ends
 		return serve(args[0])
@@ -219,6 +220,14 @@ func boundDevice(device, address string) string {
 	return "ok"
 }
 
+// tcpOf is the network of an address: Go would listen at [::] for 0.0.0.0.
+func tcpOf(address string) string {
+	if strings.HasPrefix(address, "[") {
+		return "tcp6"
+	}
+	return "tcp4"
+}
+
 // share listens where somebody else does (SO_REUSEPORT, socket(7)) and connects
 // there again and again: the kernel spreads the connections over both.
 func share(address, count string) string {
@@ -229,15 +238,17 @@ func share(address, count string) string {
 		})
 		return errors.Join(err, failed)
 	}}
-	l, err := lc.Listen(context.Background(), "tcp4", address)
+	l, err := lc.Listen(context.Background(), tcpOf(address), address)
 	if err != nil {
 		return "listen " + word(err)
 	}
 	defer l.Close()
+	fmt.Println("listening")
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // or its end
 	n, _ := strconv.Atoi(count)
 	made := 0
 	for range n {
-		c, err := net.DialTimeout("tcp4", address, 50*time.Millisecond)
+		c, err := net.DialTimeout(tcpOf(address), address, 50*time.Millisecond)
 		if err == nil {
 			made++
 			c.Close()

@@ -15,7 +15,7 @@ func word(err error) string {
 	for errno, name := range map[syscall.Errno]string{
 		syscall.EPERM: "EPERM", syscall.ECONNREFUSED: "ECONNREFUSED", syscall.EACCES: "EACCES",
 		syscall.ENETUNREACH: "ENETUNREACH", syscall.EPROTONOSUPPORT: "EPROTONOSUPPORT",
-		syscall.ECONNRESET: "ECONNRESET",
+		syscall.ECONNRESET: "ECONNRESET", syscall.EADDRINUSE: "EADDRINUSE",
 	} {
 		if errors.Is(err, errno) {
 			return name
