@@ -81,7 +81,7 @@ enum {
 enum { AF_INET = 2, AF_INET6 = 10 };
 enum { SOCK_STREAM = 1, SOCK_DGRAM = 2 };
 enum { IPPROTO_IP = 0, IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
-enum { EPERM = 1, ECONNREFUSED = 111 };
+enum { EPERM = 1, EADDRINUSE = 98, ECONNREFUSED = 111 };
 
 struct bpf_sock {
 	__u32 bound_dev_if;

@@ -69,7 +69,7 @@ func inside(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Bin, "bin", "bin", "folder with varveld and varvel")
 	flags.StringVar(&o.Only, "only", "", "names of figures, separated by commas; all by default")
 	flags.BoolVar(&o.Quick, "quick", false, "few rounds: shows that it works, not how fast it is")
-	out := flags.String("out", filepath.Join("bench", "results.json"), "file to write")
+	out := flags.String("out", filepath.Join("bench", "results.json"), "file to write; figures that are not measured stay as they are")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -77,16 +77,5 @@ func inside(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return write(*out, results)
-}
-
-func write(path string, results []bench.Result) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(bench.WriteJSON(f, results), f.Close())
+	return bench.Save(*out, results)
 }

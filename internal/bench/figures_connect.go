@@ -40,6 +40,7 @@ func connects(ctx context.Context, s *site, want names) ([]Result, error) {
 		{"connect_udp_100k", "connect_udp", udpBatch, 2, "100000"},
 		{"connect_udp_prefix_100k", "connect_udp", udpBatch, 3, "100000"},
 		{"connect_udp_1m", "connect_udp", udpBatch, 4, "1000000"},
+		{"connect_udp_one_load", "connect_udp", udpBatch, 2, "one load"},
 	}
 	udp, err := w.measure(ctx, s.rounds(1200), want, benches)
 	if err != nil {
@@ -66,7 +67,10 @@ func connectWorkers(ctx context.Context, s *site, sizes []int) (*connectSides, e
 	if w.workers["bare"], err = s.worker(ctx, ""); err != nil {
 		return nil, err
 	}
-	if w.workers["noop"], err = s.noopWorker(ctx); err != nil {
+	if w.workers["noop"], err = s.comparedWorker(ctx, "noop", measure.AttachNoop); err != nil {
+		return nil, err
+	}
+	if w.workers["one load"], err = s.comparedWorker(ctx, "one-load", measure.AttachOneLoad); err != nil {
 		return nil, err
 	}
 	var files []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/varvel/varvel/internal/kernel"
-	"github.com/varvel/varvel/internal/kernel/measure"
 	"github.com/varvel/varvel/internal/workload"
 )
 
@@ -113,18 +113,18 @@ func (s *site) worker(ctx context.Context, cgroup string) (*process, error) {
 	return p, err
 }
 
-// noopWorker starts a worker whose sockets pass programs that do nothing.
-func (s *site) noopWorker(ctx context.Context) (*process, error) {
-	dir := filepath.Join(s.top(), "noop")
+// comparedWorker starts a worker whose sockets pass programs to compare with.
+func (s *site) comparedWorker(ctx context.Context, name string, attach func(cgroup string) (io.Closer, error)) (*process, error) {
+	dir := filepath.Join(s.top(), name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
 	s.onClose(func() error { return workload.Remove(dir) })
-	noop, err := measure.AttachNoop(dir)
+	attached, err := attach(dir)
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(noop.Close)
+	s.onClose(attached.Close)
 	return s.worker(ctx, dir)
 }
 

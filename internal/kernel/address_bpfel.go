@@ -15,7 +15,7 @@ import (
 
 type addressVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [14]uint64
+	Refused [15]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -99,6 +99,7 @@ type addressVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type addressVarvelRedirectKey struct {
@@ -147,11 +148,13 @@ type addressVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	addressMapAccepted            = "accepted"
+	addressMapBlock4              = "block4"
 	addressMapBuckets4            = "buckets4"
 	addressMapCounters            = "counters"
 	addressMapDenials             = "denials"
 	addressMapExact6              = "exact6"
 	addressMapFlows               = "flows"
+	addressMapHosts4              = "hosts4"
 	addressMapLife                = "life"
 	addressMapNames               = "names"
 	addressMapNode                = "node"
@@ -232,11 +235,13 @@ type addressProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type addressMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -275,11 +280,13 @@ func (o *addressObjects) Close() error {
 // It can be passed to loadAddressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type addressMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -294,11 +301,13 @@ type addressMaps struct {
 func (m *addressMaps) Close() error {
 	return _AddressClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Hosts4,
 		m.Life,
 		m.Names,
 		m.Node,

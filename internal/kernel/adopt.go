@@ -42,7 +42,7 @@ func newAdopter(k *Kernel, s *specs, want layout, old *held, before func(string)
 // ruleMaps are one thing: an index in one of them means an entry in another, and
 // runs hold such an index.
 func ruleMaps() []string {
-	return []string{"runs", "port_sets", "ranges4", "buckets4", "exact6", "prefix6"}
+	return append([]string{"runs", "port_sets"}, outerMaps()...)
 }
 
 // replacedBy says which maps another layout can't share, and those that have no

@@ -30,7 +30,9 @@ func meanings() map[string][]string {
 		"life":     {"varvel_event", "varvel_exec_event", "varvel_event_kind"},
 		"denials":  {"varvel_event", "varvel_event_kind", "varvel_reason", "varvel_hook"},
 		"sockets":  {"varvel_socket_flags", "varvel_run_flags"},
-		"buckets4": {"varvel_bucket4"},
+		"block4":   {"varvel_block4", "varvel_layout4"},
+		"hosts4":   {"varvel_line4", "varvel_layout4"},
+		"buckets4": {"varvel_line4", "varvel_layout4"},
 		"ranges4":  {"varvel_range4"},
 		"prefix6":  {"varvel_prefix6"},
 	}

@@ -91,7 +91,7 @@ func (k *Kernel) UseRuleSet(cgroupID uint64, id string) error {
 		return err
 	}
 	old := r.Ruleset
-	r.Ruleset, r.Ranges4 = set.index, set.small
+	r.Ruleset, r.Ranges4 = set.index, set.block
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
 		k.sets.release(set.index)
 		return fmt.Errorf("switch the run's rule set: %w", err)

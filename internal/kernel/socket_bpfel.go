@@ -15,7 +15,7 @@ import (
 
 type socketVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [14]uint64
+	Refused [15]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -99,6 +99,7 @@ type socketVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type socketVarvelRedirectKey struct {
@@ -147,11 +148,13 @@ type socketVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	socketMapAccepted           = "accepted"
+	socketMapBlock4             = "block4"
 	socketMapBuckets4           = "buckets4"
 	socketMapCounters           = "counters"
 	socketMapDenials            = "denials"
 	socketMapExact6             = "exact6"
 	socketMapFlows              = "flows"
+	socketMapHosts4             = "hosts4"
 	socketMapLife               = "life"
 	socketMapNames              = "names"
 	socketMapNode               = "node"
@@ -222,11 +225,13 @@ type socketProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -265,11 +270,13 @@ func (o *socketObjects) Close() error {
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -284,11 +291,13 @@ type socketMaps struct {
 func (m *socketMaps) Close() error {
 	return _SocketClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Hosts4,
 		m.Life,
 		m.Names,
 		m.Node,

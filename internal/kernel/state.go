@@ -44,7 +44,7 @@ func (s *ruleSets) adopt(runs map[uint64]abiVarvelRun) error {
 		}
 		set, ok := s.byIndex[r.Ruleset]
 		if !ok {
-			set = &loadedSet{index: r.Ruleset, small: r.Ranges4}
+			set = &loadedSet{index: r.Ruleset, block: r.Ranges4}
 			s.byIndex[r.Ruleset] = set
 		}
 		set.users++

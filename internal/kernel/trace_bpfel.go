@@ -15,7 +15,7 @@ import (
 
 type traceVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [14]uint64
+	Refused [15]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -99,6 +99,7 @@ type traceVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type traceVarvelRedirectKey struct {
@@ -147,11 +148,13 @@ type traceVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	traceMapAccepted        = "accepted"
+	traceMapBlock4          = "block4"
 	traceMapBuckets4        = "buckets4"
 	traceMapCounters        = "counters"
 	traceMapDenials         = "denials"
 	traceMapExact6          = "exact6"
 	traceMapFlows           = "flows"
+	traceMapHosts4          = "hosts4"
 	traceMapLife            = "life"
 	traceMapNames           = "names"
 	traceMapNode            = "node"
@@ -227,11 +230,13 @@ type traceProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -273,11 +278,13 @@ func (o *traceObjects) Close() error {
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -295,11 +302,13 @@ type traceMaps struct {
 func (m *traceMaps) Close() error {
 	return _TraceClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Hosts4,
 		m.Life,
 		m.Names,
 		m.Node,
