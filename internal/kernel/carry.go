@@ -23,7 +23,7 @@ func carriedMaps() map[string][]string {
 // from the maps.
 func (a *adopter) carryOver() error {
 	for name, fields := range carriedMaps() {
-		if !a.replaced[name] || name == "redirects" && a.replaced["sockets"] {
+		if !a.replaced[name] || a.old.maps[name] == nil || name == "redirects" && a.replaced["sockets"] {
 			continue
 		}
 		if err := a.carry(name, fields); err != nil {

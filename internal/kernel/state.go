@@ -95,8 +95,7 @@ func decodePorts(set abiVarvelPortSet) []ruleset.PortRange {
 // the earlier daemon ended.
 func (s *ruleSets) removeStrays() error {
 	var errs []error
-	for _, name := range ruleMaps() {
-		m := s.objects.maps[name]
+	for _, m := range s.objects.maps {
 		if m.Type() != ebpf.ArrayOfMaps {
 			continue
 		}
