@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/varvel/varvel/internal/rig"
 )
 
 func TestWanted(t *testing.T) {
@@ -89,12 +91,12 @@ func TestInterleaveEnds(t *testing.T) {
 }
 
 // talk runs a worker's loop on pipes.
-func talk(t *testing.T, do func(order) ([]float64, error)) *conversation {
+func talk(t *testing.T, do func(order) ([]float64, error)) *rig.Conversation[order, []float64] {
 	t.Helper()
 	ordersOut, ordersIn := io.Pipe()
 	repliesOut, repliesIn := io.Pipe()
 	done := make(chan error, 1)
-	go func() { done <- newConversation(ordersOut, repliesIn).serve(do) }()
+	go func() { done <- newConversation(ordersOut, repliesIn).Serve(do) }()
 	t.Cleanup(func() {
 		if err := errors.Join(ordersIn.Close(), <-done); err != nil {
 			t.Error(err)
@@ -110,13 +112,13 @@ func TestConversation(t *testing.T) {
 		}
 		return []float64{float64(o.N)}, nil
 	})
-	if got, err := c.ask(order{Op: "count", N: 3}); err != nil || !slices.Equal(got, []float64{3}) {
+	if got, err := c.Ask(order{Op: "count", N: 3}); err != nil || !slices.Equal(got, []float64{3}) {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if _, err := c.ask(order{Op: "fail"}); err == nil || !strings.Contains(err.Error(), "fail: no such luck") {
+	if _, err := c.Ask(order{Op: "fail"}); err == nil || !strings.Contains(err.Error(), "fail: no such luck") {
 		t.Errorf("got %v", err)
 	}
-	if got, err := c.ask(order{Op: "count", N: 4}); err != nil || !slices.Equal(got, []float64{4}) {
+	if got, err := c.Ask(order{Op: "count", N: 4}); err != nil || !slices.Equal(got, []float64{4}) {
 		t.Errorf("after a failure: got %v, %v", got, err)
 	}
 }

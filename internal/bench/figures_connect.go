@@ -96,7 +96,7 @@ func connectWorkers(ctx context.Context, s *site, sizes []int) (*connectSides, e
 func (w *connectSides) load(files []string) error {
 	for _, p := range w.workers {
 		for _, f := range files {
-			if _, err := p.ask(order{Op: "load", File: f}); err != nil {
+			if _, err := p.Ask(order{Op: "load", File: f}); err != nil {
 				return err
 			}
 		}
@@ -139,7 +139,7 @@ func (w *connectSides) measure(ctx context.Context, rounds int, want names, all 
 func (w *connectSides) once(b connectBench, key string) func(int) ([]float64, error) {
 	return func(round int) ([]float64, error) {
 		offset := round * b.batch % (listLength - b.batch)
-		return w.workers[key].ask(order{Op: b.op, List: b.list, Offset: offset, N: b.batch})
+		return w.workers[key].Ask(order{Op: b.op, List: b.list, Offset: offset, N: b.batch})
 	}
 }
 

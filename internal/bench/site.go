@@ -13,6 +13,7 @@ import (
 
 	"github.com/varvel/varvel/internal/kernel"
 	"github.com/varvel/varvel/internal/kernel/measure"
+	"github.com/varvel/varvel/internal/rig"
 	"github.com/varvel/varvel/internal/workload"
 )
 
@@ -51,10 +52,10 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(world.stop)
+	s.onClose(world.Stop)
 	// The kernel takes a dead process's wire away only after a while, and the
 	// next site needs the name.
-	s.onClose(func() error { return command(context.WithoutCancel(ctx), "ip", "link", "delete", "wire") })
+	s.onClose(func() error { return rig.Unwire(context.WithoutCancel(ctx)) })
 	return s, nil
 }
 
@@ -108,7 +109,7 @@ func (s *site) closeKernel(k *kernel.Kernel) error {
 func (s *site) worker(ctx context.Context, cgroup string) (*process, error) {
 	p, err := startWorker(ctx, cgroup, s.cpu)
 	if err == nil {
-		s.onClose(p.stop)
+		s.onClose(p.Stop)
 	}
 	return p, err
 }
