@@ -25,7 +25,7 @@ func (s *site) startDaemon(ctx context.Context) (*daemon, error) {
 	if err := os.Mkdir(cgroup, 0o755); err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return workload.Remove(cgroup) })
+	s.OnClose(func() error { return workload.Remove(cgroup) })
 	if err := s.writeConfig(cgroup); err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (s *site) startDaemon(ctx context.Context) (*daemon, error) {
 	if err := d.Start(ctx); err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return d.Stop(s.path("bpf")) })
+	s.OnClose(func() error { return d.Stop(s.path("bpf")) })
 	return d, d.WaitReady(ctx)
 }
 
@@ -92,7 +92,7 @@ func (d *daemon) worker(ctx context.Context) (*process, error) {
 	}
 	p, err := startProcess(d.inRun(ctx, self, ArgWorker, strconv.Itoa(d.site.cpu)))
 	if err == nil {
-		d.site.onClose(p.Stop)
+		d.site.OnClose(p.Stop)
 	}
 	return p, err
 }

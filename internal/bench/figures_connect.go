@@ -61,7 +61,7 @@ func connectWorkers(ctx context.Context, s *site, sizes []int) (*connectSides, e
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return s.closeKernel(k) })
+	s.OnClose(func() error { return s.closeKernel(k) })
 	w := &connectSides{site: s, workers: map[string]*process{}, close: func() {}}
 	if w.workers["bare"], err = s.worker(ctx, ""); err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ func throughNode(ctx context.Context, s *site, want names) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(outside.Stop)
+	s.OnClose(outside.Stop)
 	echoing, stop := context.WithCancel(ctx)
 	defer stop()
 	echo, err := serveEcho(echoing)
