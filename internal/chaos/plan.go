@@ -92,7 +92,7 @@ owner: chaos
 egress:
   - { cidr: %s/32, ports: [%d], protocol: any }
   - { cidr: "%s/128", ports: [%[3]d], protocol: any }
-  - { name: %s, ports: [%[3]d], opaque: true }
+  - { name: %[5]s, ports: [%[3]d], opaque: true }
   - { cidr: 192.0.2.99/32, ports: [%[6]d] }
 `, agent, v4(hostListed), port, v6(hostListed), nameOf(agent), extraPort)
 }

@@ -1,0 +1,114 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/varvel/varvel/internal/rig"
+	"github.com/varvel/varvel/internal/testutil"
+)
+
+// The arguments of this program as the whole harness: honest, or with a worker
+// that is in no run but says that it is.
+const (
+	argHonest = "test-honest"
+	argLeak   = "test-leak"
+)
+
+// TestMain is also every part of the harness that the tests start.
+func TestMain(m *testing.M) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	is, err := Part(ctx, os.Args[1:])
+	if !is && len(os.Args) > 2 && (os.Args[1] == argHonest || os.Args[1] == argLeak) {
+		is, err = true, whole(ctx, os.Args[1], os.Args[2])
+	}
+	stop()
+	if is {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	testutil.Main(m)
+}
+
+// whole is the harness: first outside, then in namespaces of its own.
+func whole(ctx context.Context, arg, bin string) error {
+	if len(os.Args) == 3 {
+		return rig.Apart(ctx, true, arg, bin, ArgInside)
+	}
+	o := Options{Bin: bin, Only: "kill,stop", N: 2, Seed: 7, Quick: true, Output: os.Stdout, leak: arg == argLeak}
+	if err := o.Check(); err != nil {
+		return err
+	}
+	return Interrupt(ctx, o)
+}
+
+// harness runs this program as the whole harness and returns what it says.
+func harness(t *testing.T, arg string) (out string, code int) {
+	t.Helper()
+	testutil.RequireRoot(t)
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		t.Skipf("this kernel cannot run varveld: %v", err)
+	}
+	for _, program := range []string{"ip", "nsenter"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("needs a program that is not installed: %v", err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, arg, programs(t))
+	raw, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(raw), cmd.ProcessState.ExitCode()
+}
+
+// programs builds varveld and varvel and returns the folder.
+func programs(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/",
+		"github.com/varvel/varvel/cmd/varveld", "github.com/varvel/varvel/cmd/varvel")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, out)
+	}
+	return dir
+}
+
+// TestHarness shows that what TestLeak sees is the leak.
+func TestHarness(t *testing.T) {
+	out, code := harness(t, argHonest)
+	if code != 0 || !strings.HasSuffix(out, "2 passed, 0 failed\n") || !strings.Contains(out, "leaked              0\n") {
+		t.Errorf("exit status %d:\n%s", code, out)
+	}
+}
+
+// TestLeak: a harness that does not fail when something leaks would be worth
+// nothing.
+func TestLeak(t *testing.T) {
+	out, code := harness(t, argLeak)
+	if code == 0 || !strings.Contains(out, "attempts leaked") || !strings.Contains(out, "0 passed, 2 failed\n") {
+		t.Errorf("exit status %d:\n%s", code, out)
+	}
+	// The leaking worker has a run's label, and a leak says whose it is.
+	if !strings.Contains(out, "chaos r1 alpha ") {
+		t.Errorf("no leak names its run:\n%s", out)
+	}
+}
