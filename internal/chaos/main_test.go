@@ -93,11 +93,8 @@ func programs(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/",
-		"github.com/varvel/varvel/cmd/varveld", "github.com/varvel/varvel/cmd/varvel")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v: %s", err, out)
+	if err := testutil.Build(dir); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }

@@ -25,7 +25,6 @@ type site struct {
 	options Options
 	dir     string
 	cgroup  string // what the daemon makes its own in
-	memory  string // cgroup for a daemon that is short of memory, "" if there cannot be one
 	random  *rand.Rand
 	daemon  *rig.Daemon
 	world   *rig.Process[order, arrived]
