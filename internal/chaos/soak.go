@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -86,7 +87,7 @@ func (c *churn) soak(ctx context.Context, out io.Writer) ([]sample, error) {
 			// Not all at once: a run each 100 ms.
 			sleep(churning, time.Duration(i)*100*time.Millisecond)
 			for churning.Err() == nil {
-				c.one(ctx)
+				c.one(churning)
 			}
 		})
 	}
@@ -96,7 +97,8 @@ func (c *churn) soak(ctx context.Context, out io.Writer) ([]sample, error) {
 	return samples, errors.Join(err, ctx.Err(), c.first)
 }
 
-// one is one run from its start to its end.
+// one is one run from its start to its end, which is at the latest when the soak
+// is over.
 func (c *churn) one(ctx context.Context) {
 	c.mu.Lock()
 	s := c.site
@@ -104,9 +106,11 @@ func (c *churn) one(ctx context.Context) {
 	j := s.newJob(soakPause, life)
 	s.before.started++
 	c.mu.Unlock()
-	r, err := s.launch(ctx, j)
+	r, err := s.launch(context.WithoutCancel(ctx), j)
 	if err == nil {
+		stop := context.AfterFunc(ctx, func() { _ = r.cli.Process.Signal(syscall.SIGTERM) }) // it may have ended
 		<-r.ended
+		stop()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
