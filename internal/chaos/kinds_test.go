@@ -48,10 +48,10 @@ func TestMemoryMount(t *testing.T) {
 36 28 0:31 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
 37 28 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,memory_recursiveprot
 `
-	if got := memoryMount(info); got != "/sys/fs/cgroup/memory" {
+	if got := findMemoryMount(info); got != "/sys/fs/cgroup/memory" {
 		t.Errorf("got %q", got)
 	}
-	if got := memoryMount("37 28 0:32 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,memory_recursiveprot\n"); got != "" {
+	if got := findMemoryMount("37 28 0:32 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,memory_recursiveprot\n"); got != "" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/varvel/varvel/internal/workload"
 )
 
 // memory is a cgroup that limits a daemon's memory.
@@ -28,11 +30,10 @@ func (s *site) findMemory() (memory, error) {
 	if s.delegate() == nil {
 		return v2, nil
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	mount, err := memoryMount()
 	if err != nil {
 		return memory{}, err
 	}
-	mount := memoryMount(string(mounts))
 	if mount == "" {
 		return memory{}, errors.New("this kernel has no memory controller of cgroups, or it may not be used here")
 	}
@@ -50,9 +51,15 @@ func (s *site) delegate() error {
 	return nil
 }
 
-// memoryMount finds where version 1 of the controller is mounted (proc(5),
-// mountinfo: the last field of a line has the controllers).
-func memoryMount(mountinfo string) string {
+// memoryMount is where version 1 of the controller is mounted, "" if nowhere.
+func memoryMount() (string, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	return findMemoryMount(string(mounts)), err
+}
+
+// findMemoryMount finds it in proc(5), mountinfo: the last field of a line has
+// the controllers.
+func findMemoryMount(mountinfo string) string {
 	for line := range strings.Lines(mountinfo) {
 		front, back, _ := strings.Cut(line, " - ")
 		fields, super := strings.Fields(front), strings.Fields(back)
@@ -130,10 +137,7 @@ func (m memory) kills() int {
 // free takes the limit away.
 func (m memory) free() error {
 	if m.join {
-		if err := os.Remove(m.dir); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
+		return workload.Remove(m.dir)
 	}
 	return m.write(m.limit, "max")
 }

@@ -51,7 +51,7 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 	}
 	s.cgroup = filepath.Dir(cgroups.Runs)
 	s.OnClose(func() error { return removeCgroup(s.cgroup) })
-	if err := rig.Sweep(sitePrefix, map[string]func(string) error{os.TempDir(): os.RemoveAll, cgroups.Root: removeCgroup}); err != nil {
+	if err := sweep(cgroups.Root); err != nil {
 		return nil, err
 	}
 	if err := s.makeFolders(); err != nil {
@@ -61,6 +61,19 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 		return nil, err
 	}
 	return s, s.startDaemon(ctx)
+}
+
+// sweep takes away what harnesses left behind that were killed.
+func sweep(cgroup string) error {
+	memory, err := memoryMount()
+	if err != nil {
+		return err
+	}
+	folders := map[string]func(string) error{os.TempDir(): os.RemoveAll, cgroup: removeCgroup}
+	if memory != "" {
+		folders[memory] = workload.Remove
+	}
+	return rig.Sweep(sitePrefix, folders)
 }
 
 // removeCgroup kills what is in a cgroup and takes it away.
@@ -74,6 +87,9 @@ func removeCgroup(path string) error {
 }
 
 func (s *site) makeFolders() error {
+	if err := os.Mkdir(s.dir, 0o755); err != nil {
+		return err
+	}
 	s.OnClose(func() error { return os.RemoveAll(s.dir) })
 	for _, dir := range []string{"config/agents.d", "bpf", "progress"} {
 		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {

@@ -115,7 +115,7 @@ func (c *churn) one(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {
-		if !r.cli.ProcessState.Success() {
+		if !r.cli.ProcessState.Success() && ctx.Err() == nil { // at the end, some are told to end while they start
 			c.failed++
 		}
 		err = s.bury(r)

@@ -33,6 +33,7 @@ func (z Zone) answer(from net.Addr, query *dns.Msg) *dns.Msg {
 	addrs, known := z(from, name[:len(name)-1])
 	if !known {
 		reply.Rcode = dns.RcodeNameError
+		return reply
 	}
 	for _, a := range addrs {
 		header := dns.RR_Header{Name: q.Name, Class: dns.ClassINET, Ttl: 60}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -28,6 +29,9 @@ func Sweep(prefix string, folders map[string]func(string) error) error {
 }
 
 func isDead(pid string) bool {
+	if _, err := strconv.Atoi(pid); err != nil {
+		return false // somebody else's
+	}
 	_, err := os.Stat(filepath.Join("/proc", pid))
 	return errors.Is(err, os.ErrNotExist)
 }
