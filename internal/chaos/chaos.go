@@ -95,7 +95,7 @@ func (s *site) series(ctx context.Context, r *Report, turns *schedule) error {
 // judges. Only what makes it impossible to judge is an error.
 func (s *site) interrupt(ctx context.Context, n int, k kind, before seen) (Outcome, seen, error) {
 	begin := time.Now()
-	e := evidence{keeper: s.keeper() != 0}
+	e := evidence{adopts: s.adopts}
 	out := Outcome{N: n, Kind: k.name}
 	e.err = inOrder(
 		func() error { return k.do(s, ctx) },

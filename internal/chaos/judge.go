@@ -14,7 +14,7 @@ type evidence struct {
 	kept     int    // runs that were there before and still are
 	ended    int    // runs that were there before and are no more
 	broken   uint64 // kept connections of the runs that still are
-	keeper   bool   // there was one, so runs have to outlive the daemon
+	adopts   bool   // the next daemon adopts runs, so they have to outlive this one
 	err      error  // what could not be done or did not come back
 }
 
@@ -30,7 +30,7 @@ func judge(runs survival, e evidence) []string {
 	is(e.allowed == 0, "nothing allowed arrived")
 	is(e.leaked > 0, "%d attempts leaked", e.leaked)
 	is(e.failures > 0, "%d attempts of processes outside runs failed", e.failures)
-	if runs == survive || runs == adopted && e.keeper {
+	if runs == survive || runs == adopted && e.adopts {
 		is(e.ended > 0, "%d runs ended that should have gone on", e.ended)
 		is(e.broken > 0, "%d connections broke that should have held", e.broken)
 	}

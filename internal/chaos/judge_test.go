@@ -7,7 +7,7 @@ import (
 )
 
 func TestJudge(t *testing.T) {
-	well := evidence{allowed: 10, kept: 4, keeper: true}
+	well := evidence{allowed: 10, kept: 4, adopts: true}
 	change := func(f func(*evidence)) evidence { e := well; f(&e); return e }
 	tests := []struct {
 		name string
@@ -20,9 +20,9 @@ func TestJudge(t *testing.T) {
 		{"a leak", survive, change(func(e *evidence) { e.leaked = 1 }), "1 attempts leaked"},
 		{"an outsider fails", survive, change(func(e *evidence) { e.failures = 2 }), "outside runs failed"},
 		{"something did not work", survive, change(func(e *evidence) { e.err = errors.New("no luck") }), "no luck"},
-		{"a run ends for nothing", survive, change(func(e *evidence) { e.ended = 1; e.keeper = false }), "should have gone on"},
+		{"a run ends for nothing", survive, change(func(e *evidence) { e.ended = 1; e.adopts = false }), "should have gone on"},
 		{"a run is not adopted", adopted, change(func(e *evidence) { e.ended = 1 }), "should have gone on"},
-		{"nobody keeps runs", adopted, change(func(e *evidence) { e.ended, e.keeper = 4, false }), ""},
+		{"nobody keeps runs", adopted, change(func(e *evidence) { e.ended, e.adopts = 4, false }), ""},
 		{"a connection breaks", adopted, change(func(e *evidence) { e.broken = 1 }), "should have held"},
 		{"a connection of a run that ends breaks", ended, change(func(e *evidence) { e.broken, e.ended, e.kept = 1, 4, 0 }), ""},
 		{"a run goes on that should end", ended, well, "nobody had kept"},

@@ -14,7 +14,7 @@ type survival string
 
 const (
 	survive survival = "survive" // whoever the daemon is
-	adopted survival = "adopted" // if there is a keeper; else the next daemon ends them
+	adopted survival = "adopted" // by a daemon that can; else it ends them
 	ended   survival = "ended"   // they have to end
 )
 

@@ -2,8 +2,10 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,11 +28,30 @@ func (s *site) keeper() int {
 	return pid
 }
 
+// handsOver reports whether a varveld can leave its runs to the next, as its help
+// says. Then it has a keeper, and runs have to outlive it.
+func handsOver(ctx context.Context, bin string) (bool, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(bin, "varveld"), "--help").CombinedOutput()
+	if err != nil {
+		return false, fmt.Errorf("varveld --help; make build makes it: %w", err)
+	}
+	return strings.Contains(string(out), "SIGUSR2"), nil
+}
+
 func (s *site) missingKeeper() string {
-	if s.keeper() == 0 {
-		return "this varveld has no keeper"
+	if !s.adopts {
+		return "this varveld does not hand over to the next, its help says nothing of SIGUSR2"
 	}
 	return ""
+}
+
+// killKeeper kills the keeper and returns which process it was.
+func (s *site) killKeeper() (int, error) {
+	pid := s.keeper()
+	if pid == 0 {
+		return 0, errors.New("varveld has no keeper")
+	}
+	return pid, syscall.Kill(pid, syscall.SIGKILL)
 }
 
 func (s *site) missingOther() string {
@@ -72,21 +93,19 @@ func (s *site) doUpgrade(ctx context.Context) error {
 
 // doKeeper kills the keeper. The daemon has to start another.
 func (s *site) doKeeper(ctx context.Context) error {
-	was := s.keeper()
-	kill := func() error { return syscall.Kill(was, syscall.SIGKILL) }
+	was, err := s.killKeeper()
 	again := func() error {
 		return s.until(ctx, "there is another keeper", func() (bool, error) {
 			now := s.keeper()
 			return now != 0 && now != was, nil
 		})
 	}
-	return inOrder(kill, with(ctx, s.away), again, with(ctx, s.daemon.WaitReady))
+	return inOrder(func() error { return err }, with(ctx, s.away), again, with(ctx, s.daemon.WaitReady))
 }
 
 // doBoth kills keeper and daemon in either order.
 func (s *site) doBoth(ctx context.Context) error {
-	was := s.keeper()
-	kills := []func() error{s.daemon.Kill, func() error { return syscall.Kill(was, syscall.SIGKILL) }}
+	kills := []func() error{s.daemon.Kill, func() error { _, err := s.killKeeper(); return err }}
 	if s.random.IntN(2) == 0 {
 		slices.Reverse(kills)
 	}

@@ -30,6 +30,7 @@ type site struct {
 	world   *rig.Process[order, arrived]
 	outside *rig.Process[order, outside]
 
+	adopts bool // a daemon the runs of the one before, so there is a keeper
 	extra  int // changes with every reload
 	labels int // that were given
 	runs   []*liveRun
@@ -45,6 +46,9 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if s.adopts, err = handsOver(ctx, o.Bin); err != nil {
+		return nil, err
+	}
 	cgroups, err := workload.OpenCgroups("", name)
 	if err != nil {
 		return nil, err
