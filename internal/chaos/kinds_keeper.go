@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -103,11 +102,13 @@ func (s *site) doKeeper(ctx context.Context) error {
 	return inOrder(func() error { return err }, with(ctx, s.away), again, with(ctx, s.daemon.WaitReady))
 }
 
-// doBoth kills keeper and daemon in either order.
+// doBoth kills keeper and daemon in either order. A daemon that goes second is
+// stopped, so that it can't start another keeper meanwhile.
 func (s *site) doBoth(ctx context.Context) error {
-	kills := []func() error{s.daemon.Kill, func() error { _, err := s.killKeeper(); return err }}
+	keeper := func() error { _, err := s.killKeeper(); return err }
+	kills := []func() error{s.daemon.Kill, keeper}
 	if s.random.IntN(2) == 0 {
-		slices.Reverse(kills)
+		kills = []func() error{s.signal(syscall.SIGSTOP), keeper, s.daemon.Kill}
 	}
 	return inOrder(append(kills, with(ctx, s.away), with(ctx, s.restart))...)
 }

@@ -31,8 +31,8 @@ type site struct {
 	outside *rig.Process[order, outside]
 
 	adopts bool // a daemon the runs of the one before, so there is a keeper
-	extra  int // changes with every reload
-	labels int // that were given
+	extra  int  // changes with every reload
+	labels int  // that were given
 	runs   []*liveRun
 	before totals // of runs that have ended
 }
