@@ -55,6 +55,12 @@ func parse(args []string) (chaos.Options, error) {
 	flags.BoolVar(&o.Quick, "quick", false, "shorter interruptions")
 	flags.DurationVar(&o.Soak, "soak", 0, "instead of interrupting, start and end runs for this long")
 	output := flags.String("output", "text", "text or json; as json, the lines for people go to standard error")
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), "Varvel-chaos interrupts Varvel while runs make attempts, and judges by what arrives.\n\nFlags:\n")
+		flags.PrintDefaults()
+		fmt.Fprintln(flags.Output(), "\nInterruptions:")
+		chaos.ListKinds(flags.Output())
+	}
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

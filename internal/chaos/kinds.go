@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -43,7 +44,16 @@ func kinds() []kind {
 		{"reload", "another configuration is put into force", survive, nil, (*site).doReload},
 		{"badreload", "a bad configuration is refused", survive, nil, (*site).doBadReload},
 		{"end", "a run is ended", survive, nil, (*site).doEnd},
+		{"cgroup", "a run is killed and its cgroup removed behind the daemon's back", survive, nil, (*site).doCgroup},
+		{"unmount", "the daemon's bpffs is unmounted", survive, (*site).missingKeeper, (*site).doUnmount},
 		{"begin", "a run is started", survive, nil, (*site).doBegin},
+	}
+}
+
+// ListKinds writes what kinds of interruptions there are.
+func ListKinds(w io.Writer) {
+	for _, k := range kinds() {
+		fmt.Fprintf(w, "  %-10s %s\n", k.name, k.what)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // doReload changes both agents' rules and reloads by either way.
@@ -42,8 +44,13 @@ func (s *site) doBadReload(ctx context.Context) error {
 }
 
 // doEnd ends one of the runs and starts another.
-func (s *site) doEnd(ctx context.Context) error {
-	return inOrder(func() error { return s.end(ctx, s.runs[s.random.IntN(len(s.runs))]) },
+func (s *site) doEnd(ctx context.Context) error { return s.replace(ctx, terminate) }
+
+// doCgroup takes one of the runs away behind the daemon's back.
+func (s *site) doCgroup(ctx context.Context) error { return s.replace(ctx, snatch) }
+
+func (s *site) replace(ctx context.Context, how func(*liveRun) error) error {
+	return inOrder(func() error { return s.end(ctx, s.runs[s.random.IntN(len(s.runs))], how) },
 		with(ctx, s.away), func() error { return s.hire(ctx, s.options.Runs) })
 }
 
@@ -51,5 +58,18 @@ func (s *site) doEnd(ctx context.Context) error {
 func (s *site) doBegin(ctx context.Context) error {
 	return inOrder(func() error { return s.hire(ctx, len(s.runs)+1) },
 		func() error { return s.flow(ctx, 0, append(directFlows(), namedFlows()...)...) },
-		func() error { return s.end(ctx, s.runs[len(s.runs)-1]) })
+		func() error { return s.end(ctx, s.runs[len(s.runs)-1], terminate) })
+}
+
+// doUnmount takes the daemon's bpffs away. Its rules hold, and it makes its pins
+// again.
+func (s *site) doUnmount(ctx context.Context) error {
+	pinned := func() error {
+		return s.until(ctx, "the daemon has pins again", func() (bool, error) {
+			n, err := s.pins()
+			return n > 0, err
+		})
+	}
+	return inOrder(func() error { return unix.Unmount(s.path("bpf"), unix.MNT_DETACH) },
+		with(ctx, s.away), pinned, with(ctx, s.daemon.WaitReady))
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/varvel/varvel/internal/workload"
 )
 
 // patience is how long something may take that has to happen. It is generous,
@@ -175,16 +177,31 @@ func (s *site) bury(r *liveRun) error {
 	return errors.Join(err, r.progress.Close(), os.Remove(r.progress.Name()))
 }
 
-// end ends a run in order and waits until nothing of it is left.
-func (s *site) end(ctx context.Context, r *liveRun) error {
-	if err := r.cli.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+// end ends a run in some way and waits until nothing of it is left.
+func (s *site) end(ctx context.Context, r *liveRun, how func(*liveRun) error) error {
+	if err := how(r); err != nil {
 		return err
 	}
 	s.runs = slices.DeleteFunc(s.runs, func(o *liveRun) bool { return o == r })
 	return errors.Join(s.until(ctx, "the ended run is gone", func() (bool, error) {
-		_, err := os.Stat(r.cgroup)
-		return errors.Is(err, os.ErrNotExist), nil
+		all, err := s.list(ctx)
+		_, exists := os.Stat(r.cgroup)
+		return all[r.label].ID == "" && errors.Is(exists, os.ErrNotExist), err
 	}), s.bury(r))
+}
+
+// terminate is how a user ends a run.
+func terminate(r *liveRun) error {
+	err := r.cli.Process.Signal(syscall.SIGTERM)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// snatch kills a run and takes its cgroup away without asking the daemon.
+func snatch(r *liveRun) error {
+	return errors.Join(workload.Kill(r.cgroup), workload.Remove(r.cgroup))
 }
 
 // attempts is how many attempts all runs have made so far.

@@ -145,23 +145,26 @@ func (s *site) goroutines() (float64, error) {
 	return 0, errors.New("the metrics do not have go_goroutines")
 }
 
-// pins counts what is in the daemon's bpffs.
-func (s *site) pins() (float64, error) { return count(s.path("bpf"), false) }
+// pins counts what is in the daemon's bpffs, besides the two files that end with
+// .debug and are in every one (kernel/bpf/inode.c).
+func (s *site) pins() (float64, error) {
+	return count(s.path("bpf"), func(d fs.DirEntry) bool { return !d.IsDir() && !strings.HasSuffix(d.Name(), ".debug") })
+}
 
 // cgroups counts the cgroups of runs.
 func (s *site) cgroups() (float64, error) {
-	return count(filepath.Join(s.cgroup, "varvel/runs"), true)
+	return count(filepath.Join(s.cgroup, "varvel/runs"), fs.DirEntry.IsDir)
 }
 
-// count counts folders, or else files, below a folder. What vanishes meanwhile
-// does not count.
-func count(top string, folders bool) (float64, error) {
+// count counts some of what is below a folder. What vanishes meanwhile does not
+// count.
+func count(top string, is func(fs.DirEntry) bool) (float64, error) {
 	n := 0
 	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err == nil && path != top && d.IsDir() == folders {
+		if err == nil && path != top && is(d) {
 			n++
 		}
 		return err
