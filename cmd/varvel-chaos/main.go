@@ -19,7 +19,11 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	if err == chaos.ErrFailed {
+		os.Exit(1) // the last line is the tally
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "varvel-chaos:", err)
 		os.Exit(1)
 	}

@@ -8,7 +8,10 @@ import (
 	"time"
 )
 
-// Interrupt interrupts, judges and prints. It is an error if anything has failed.
+// ErrFailed means that something has failed, and that the report says what.
+var ErrFailed = errors.New("not everything has passed")
+
+// Interrupt interrupts, judges and prints. It is ErrFailed if anything has failed.
 func Interrupt(ctx context.Context, o Options) error {
 	r, err := run(ctx, o)
 	if len(r.Outcomes) > 0 {
@@ -18,7 +21,7 @@ func Interrupt(ctx context.Context, o Options) error {
 		}
 	}
 	if err == nil && !r.OK() {
-		err = errors.New("not every interruption has passed")
+		err = ErrFailed
 	}
 	return err
 }

@@ -38,6 +38,9 @@ func (s *site) findMemory() (memory, error) {
 		return memory{}, errors.New("this kernel has no memory controller of cgroups, or it may not be used here")
 	}
 	dir := filepath.Join(mount, filepath.Base(s.dir))
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Remove(dir)); err != nil {
+		return memory{}, err
+	}
 	return memory{dir: dir, limit: "memory.limit_in_bytes", events: "memory.oom_control", join: true}, nil
 }
 

@@ -156,7 +156,7 @@ func (s *site) reconcile(ctx context.Context) (kept, ended int, err error) {
 	}
 	var live []*liveRun
 	for _, r := range s.runs {
-		if all[r.label].ID == r.id && all[r.label].Cgroup == r.cgroup {
+		if l, ok := all[r.label]; ok && l.ID == r.id && l.Cgroup == r.cgroup {
 			live = append(live, r)
 			continue
 		}

@@ -41,7 +41,7 @@ type check struct {
 }
 
 // Soak starts and ends runs for a time, many at once, and judges whether what
-// the daemon uses stays flat. It is an error if not.
+// the daemon uses stays flat. It is ErrFailed if not.
 func Soak(ctx context.Context, o Options) (err error) {
 	s, err := openSite(ctx, o)
 	if err != nil {
@@ -63,7 +63,7 @@ func Soak(ctx context.Context, o Options) (err error) {
 		err = writeJSON(o.Output, r)
 	}
 	if failed := r.failed(); failed > 0 {
-		err = errors.Join(err, errors.New("not every check has passed"))
+		err = errors.Join(err, ErrFailed)
 	}
 	return err
 }
