@@ -47,7 +47,11 @@ func Soak(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
+	defer func() {
+		if failed := s.Close(); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}()
 	out := o.people()
 	r := SoakReport{Seed: o.Seed}
 	fmt.Fprintf(out, "# seed %d, %d runs at a time, each for %s to %s, for %s\n", o.Seed, o.Runs, shortLife, longLife, o.Soak)
@@ -62,8 +66,8 @@ func Soak(ctx context.Context, o Options) (err error) {
 	if o.JSON {
 		err = writeJSON(o.Output, r)
 	}
-	if failed := r.failed(); failed > 0 {
-		err = errors.Join(err, ErrFailed)
+	if err == nil && r.failed() > 0 {
+		err = ErrFailed
 	}
 	return err
 }
