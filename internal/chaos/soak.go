@@ -116,6 +116,9 @@ func (c *churn) one(ctx context.Context) {
 		<-r.ended
 		stop()
 	}
+	if err != nil || !r.cli.ProcessState.Success() {
+		sleep(ctx, time.Second) // or else failures would be all that happens
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {

@@ -69,7 +69,7 @@ func Work(ctx context.Context, args []string, progress *os.File) error {
 		if err := p.write(progress); err != nil {
 			return err
 		}
-		sleep(ctx, 20*time.Millisecond)
+		sleep(ctx, min(j.pause, time.Second))
 	}
 	group.Wait()
 	return p.write(progress)
