@@ -51,7 +51,7 @@ func parse(args []string) (chaos.Options, error) {
 	o := chaos.Options{Output: os.Stdout}
 	flags := flag.NewFlagSet("varvel-chaos", flag.ExitOnError)
 	flags.StringVar(&o.Bin, "bin", "bin", "folder with varveld and varvel")
-	flags.StringVar(&o.Other, "other", "", "folders with other builds of varveld, separated by commas")
+	flags.StringVar(&o.Other, "other", "", "folders with other builds of varveld and varvel, separated by commas")
 	flags.StringVar(&o.Only, "only", "", "kinds of interruptions, separated by commas; all by default")
 	flags.IntVar(&o.N, "n", 500, "how many interruptions")
 	flags.Uint64Var(&o.Seed, "seed", rand.Uint64()%1_000_000, "of everything that is random")

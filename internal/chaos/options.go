@@ -10,7 +10,7 @@ import (
 // Options say what to do.
 type Options struct {
 	Bin    string // folder with varveld and varvel
-	Other  string // folders with other builds of varveld, with commas; "": none
+	Other  string // folders with other builds of both, with commas; "": none
 	Only   string // names of kinds, with commas; "": all
 	N      int    // interruptions
 	Seed   uint64
