@@ -11,6 +11,8 @@ import (
 // ErrFailed means that something has failed, and that the report says what.
 var ErrFailed = errors.New("not everything has passed")
 
+var errInterrupted = errors.New("interrupted; everything that was started is gone")
+
 // Interrupt interrupts, judges and prints. It is ErrFailed if anything has failed.
 func Interrupt(ctx context.Context, o Options) error {
 	r, err := run(ctx, o)
@@ -84,7 +86,7 @@ func (s *site) series(ctx context.Context, r *Report, turns *schedule) error {
 		var out Outcome
 		k := turns.next(s.random)
 		if out, before, err = s.interrupt(ctx, n, k, before); ctx.Err() != nil {
-			return errors.New("interrupted; everything that was started is gone")
+			return errInterrupted
 		}
 		r.add(out)
 		if !out.Passed && err == nil {
@@ -97,7 +99,7 @@ func (s *site) series(ctx context.Context, r *Report, turns *schedule) error {
 // interrupt does one interruption, waits until everything is well again, and
 // judges. Only what makes it impossible to judge is an error.
 func (s *site) interrupt(ctx context.Context, n int, k kind, before seen) (Outcome, seen, error) {
-	begin := time.Now()
+	begin, said := time.Now(), s.said()
 	e := evidence{adopts: s.adopts}
 	out := Outcome{N: n, Kind: k.name}
 	e.err = inOrder(
@@ -114,7 +116,9 @@ func (s *site) interrupt(ctx context.Context, n int, k kind, before seen) (Outco
 	e.leaked = now.Leaked - before.Leaked
 	e.failures = now.outside.Failures - before.outside.Failures
 	out.Wrong = judge(k.runs, e)
-	out.Passed = len(out.Wrong) == 0
+	if out.Passed = len(out.Wrong) == 0; !out.Passed {
+		out.Log = s.complaints(said)
+	}
 	out.Allowed, out.Leaked, out.Kept, out.Ended, out.Took = e.allowed, e.leaked, e.kept, e.ended, time.Since(begin)
 	return out, now, nil
 }

@@ -44,6 +44,7 @@ type Outcome struct {
 	Kind    string        `json:"kind"`
 	Passed  bool          `json:"passed"`
 	Wrong   []string      `json:"wrong,omitempty"`
+	Log     []string      `json:"log,omitempty"` // of the daemons meanwhile, if it has failed: the last that is more than information
 	Allowed uint64        `json:"allowed_received"`
 	Leaked  uint64        `json:"leaked"`
 	Kept    int           `json:"runs_kept"`

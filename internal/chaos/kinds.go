@@ -94,7 +94,7 @@ func (s *schedule) next(random *rand.Rand) kind {
 
 // restart starts a daemon in the place of one that is gone.
 func (s *site) restart(ctx context.Context) error {
-	if err := s.daemon.Start(ctx); err != nil {
+	if err := s.start(ctx); err != nil {
 		return err
 	}
 	return s.daemon.WaitReady(ctx)
@@ -108,7 +108,7 @@ func (s *site) doKill(ctx context.Context) error {
 func (s *site) doStarting(ctx context.Context) error {
 	steps := []func() error{s.daemon.Kill, with(ctx, s.away)}
 	for range 1 + s.random.IntN(3) {
-		steps = append(steps, with(ctx, s.daemon.Start), func() error {
+		steps = append(steps, with(ctx, s.start), func() error {
 			sleep(ctx, s.pause(0, startTime))
 			return s.daemon.Kill()
 		})

@@ -67,6 +67,9 @@ func (r *Report) add(o Outcome) {
 	}
 	fmt.Fprintf(r.out, "%4d/%d %-9s %s  allowed %5d  leaked %d  runs kept %d, ended %d  %5.1f s\n",
 		o.N, r.n, o.Kind, verdict, o.Allowed, o.Leaked, o.Kept, o.Ended, o.Took.Seconds())
+	for _, l := range o.Log {
+		fmt.Fprintf(r.out, "       varveld: %s\n", l)
+	}
 	for _, w := range o.Wrong {
 		fmt.Fprintf(r.out, "       %s\n", strings.ReplaceAll(strings.TrimSpace(w), "\n", "\n       "))
 	}
@@ -79,6 +82,8 @@ func (r *Report) close(s *site, err error) {
 	var wrong []string
 	if err == nil {
 		err = s.finish()
+	} else if err == errInterrupted {
+		err = nil // it was somebody's wish
 	}
 	now, lookErr := s.look()
 	r.Attempts, r.Allowed, r.Leaked = now.made, now.received(), now.Leaked

@@ -86,7 +86,7 @@ func (s *site) launch(ctx context.Context, j job) (*liveRun, error) {
 	}
 	defer log.Close()
 	r := &liveRun{label: j.label, progress: progress, ended: make(chan struct{})}
-	r.cli = s.daemon.Varvel(ctx, append([]string{"run", "--agent", j.agent, "--quiet", "--", self}, j.args()...)...)
+	r.cli = s.daemon.Varvel(context.WithoutCancel(ctx), append([]string{"run", "--agent", j.agent, "--quiet", "--", self}, j.args()...)...)
 	r.cli.Stdout, r.cli.Stderr = progress, log
 	if err := r.cli.Start(); err != nil {
 		return nil, errors.Join(err, progress.Close())

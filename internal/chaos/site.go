@@ -138,11 +138,14 @@ func (s *site) startParts(ctx context.Context) (err error) {
 func (s *site) startDaemon(ctx context.Context) error {
 	s.daemon = &rig.Daemon{Bin: s.options.Bin, Dir: s.path("config"), Socket: s.path("run/admin.sock"), Log: s.path("varveld.log")}
 	s.OnClose(func() error { return s.daemon.Stop(s.path("bpf")) })
-	if err := s.daemon.Start(ctx); err != nil {
+	if err := s.start(ctx); err != nil {
 		return err
 	}
 	return s.daemon.WaitReady(ctx)
 }
+
+// start starts a daemon that is ended in its turn, also when ctx ends.
+func (s *site) start(ctx context.Context) error { return s.daemon.Start(context.WithoutCancel(ctx)) }
 
 // finish ends the daemon in order. Then nothing of it may be left.
 func (s *site) finish() error {

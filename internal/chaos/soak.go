@@ -110,7 +110,7 @@ func (c *churn) one(ctx context.Context) {
 	j := s.newJob(soakPause, life)
 	s.before.started++
 	c.mu.Unlock()
-	r, err := s.launch(context.WithoutCancel(ctx), j)
+	r, err := s.launch(ctx, j)
 	if err == nil {
 		stop := context.AfterFunc(ctx, func() { _ = r.cli.Process.Signal(syscall.SIGTERM) }) // it may have ended
 		<-r.ended

@@ -179,9 +179,9 @@ func Outside(ctx context.Context, in io.Reader, out io.Writer) error {
 }
 
 // startPart starts a part of the harness in the cgroup and the mount namespace
-// of the harness itself.
+// of the harness itself. It is stopped in its turn, also when ctx ends.
 func startPart[Reply any](ctx context.Context, flags uintptr, args ...string) (*rig.Process[order, Reply], error) {
-	cmd := command(ctx, args...)
+	cmd := command(context.WithoutCancel(ctx), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Cloneflags: flags, Setpgid: true}
 	return rig.Start[order, Reply](cmd)
 }
