@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // What is expected of live runs in an interruption.
@@ -103,6 +104,9 @@ func (s *site) restart(ctx context.Context) error {
 func (s *site) doKill(ctx context.Context) error {
 	return inOrder(s.daemon.Kill, with(ctx, s.away), with(ctx, s.restart))
 }
+
+// startTime is about how long a daemon takes to start.
+const startTime = 400 * time.Millisecond
 
 // doStarting kills up to three daemons somewhere in their start.
 func (s *site) doStarting(ctx context.Context) error {

@@ -8,9 +8,6 @@ import (
 	"syscall"
 )
 
-// startTime is about how long a daemon starts.
-const startTime = 400_000_000 // ns
-
 // Part is what this program does in a role other than the harness. It reports
 // whether the arguments name one.
 func Part(ctx context.Context, args []string) (bool, error) {
