@@ -8,13 +8,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
 
 	"github.com/varvel/varvel/internal/bench"
+	"github.com/varvel/varvel/internal/rig"
 )
 
 func main() {
@@ -45,21 +45,7 @@ func run(ctx context.Context, args []string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("it loads kernel programs and makes network namespaces, so it needs root: sudo make bench")
 	}
-	return again(ctx, args)
-}
-
-// again starts this program in a network namespace of its own.
-func again(ctx context.Context, args []string) error {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{bench.ArgInside}, args...)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM, Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode()) // it has said why
-	}
-	return err
+	return rig.Apart(ctx, false, append([]string{bench.ArgInside}, args...)...)
 }
 
 // inside measures.

@@ -72,7 +72,7 @@ func measureGroup(ctx context.Context, o Options, g group, want names) (_ []Resu
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	return g.measure(ctx, s, want)
 }
 

@@ -62,7 +62,7 @@ func connectWorkers(ctx context.Context, s *site, sizes []int) (*connectSides, e
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return s.closeKernel(k) })
+	s.OnClose(func() error { return s.closeKernel(k) })
 	w := &connectSides{site: s, workers: map[string]*process{}, close: func() {}}
 	if w.workers["bare"], err = s.worker(ctx, ""); err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func connectWorkers(ctx context.Context, s *site, sizes []int) (*connectSides, e
 func (w *connectSides) load(files []string) error {
 	for _, p := range w.workers {
 		for _, f := range files {
-			if _, err := p.ask(order{Op: "load", File: f}); err != nil {
+			if _, err := p.Ask(order{Op: "load", File: f}); err != nil {
 				return err
 			}
 		}
@@ -143,7 +143,7 @@ func (w *connectSides) measure(ctx context.Context, rounds int, want names, all 
 func (w *connectSides) once(b connectBench, key string) func(int) ([]float64, error) {
 	return func(round int) ([]float64, error) {
 		offset := round * b.batch % (listLength - b.batch)
-		return w.workers[key].ask(order{Op: b.op, List: b.list, Offset: offset, N: b.batch})
+		return w.workers[key].Ask(order{Op: b.op, List: b.list, Offset: offset, N: b.batch})
 	}
 }
 
