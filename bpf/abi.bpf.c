@@ -20,6 +20,7 @@ SHARED(struct, varvel_slot4);
 SHARED(struct, varvel_bucket4);
 SHARED(struct, varvel_prefix6);
 SHARED(struct, varvel_name_key);
+SHARED(struct, varvel_lease);
 SHARED(struct, varvel_node);
 SHARED(struct, varvel_redirect_key);
 SHARED(struct, varvel_origin);

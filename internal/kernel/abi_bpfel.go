@@ -26,7 +26,7 @@ type abiVarvelBucket4 struct {
 
 type abiVarvelCounters struct {
 	_        structs.HostLayout
-	Refused  [14]uint64
+	Refused  [15]uint64
 	Lost     uint64
 	Forked   uint64
 	Executed uint64
@@ -77,6 +77,11 @@ const (
 	abiVarvelHookHOOK_BIND    abiVarvelHook = 4
 	abiVarvelHookHOOK_EGRESS  abiVarvelHook = 5
 )
+
+type abiVarvelLease struct {
+	_       structs.HostLayout
+	Expires uint64
+}
 
 type abiVarvelNameKey struct {
 	_        structs.HostLayout
@@ -148,7 +153,8 @@ const (
 	abiVarvelReasonREASON_MALFORMED        abiVarvelReason = 11
 	abiVarvelReasonREASON_FULL             abiVarvelReason = 12
 	abiVarvelReasonREASON_STALE            abiVarvelReason = 13
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 14
+	abiVarvelReasonREASON_LEASE_EXPIRED    abiVarvelReason = 14
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 15
 )
 
 type abiVarvelRedirectKey struct {
@@ -204,6 +210,7 @@ const (
 	abiMapCounters                = "counters"
 	abiMapEvents                  = "events"
 	abiMapExact6                  = "exact6"
+	abiMapLeases                  = "leases"
 	abiMapNames                   = "names"
 	abiMapNode                    = "node"
 	abiMapPortSets                = "port_sets"
@@ -219,6 +226,7 @@ const (
 	abiVarSharedVarvelEventKind   = "shared_varvel_event_kind"
 	abiVarSharedVarvelExecEvent   = "shared_varvel_exec_event"
 	abiVarSharedVarvelHook        = "shared_varvel_hook"
+	abiVarSharedVarvelLease       = "shared_varvel_lease"
 	abiVarSharedVarvelNameKey     = "shared_varvel_name_key"
 	abiVarSharedVarvelNode        = "shared_varvel_node"
 	abiVarSharedVarvelOrigin      = "shared_varvel_origin"
@@ -288,6 +296,7 @@ type abiMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -309,6 +318,7 @@ type abiVariableSpecs struct {
 	SharedVarvelEventKind   *ebpf.VariableSpec `ebpf:"shared_varvel_event_kind"`
 	SharedVarvelExecEvent   *ebpf.VariableSpec `ebpf:"shared_varvel_exec_event"`
 	SharedVarvelHook        *ebpf.VariableSpec `ebpf:"shared_varvel_hook"`
+	SharedVarvelLease       *ebpf.VariableSpec `ebpf:"shared_varvel_lease"`
 	SharedVarvelNameKey     *ebpf.VariableSpec `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.VariableSpec `ebpf:"shared_varvel_node"`
 	SharedVarvelOrigin      *ebpf.VariableSpec `ebpf:"shared_varvel_origin"`
@@ -350,6 +360,7 @@ type abiMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Leases    *ebpf.Map `ebpf:"leases"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -367,6 +378,7 @@ func (m *abiMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Exact6,
+		m.Leases,
 		m.Names,
 		m.Node,
 		m.PortSets,
@@ -389,6 +401,7 @@ type abiVariables struct {
 	SharedVarvelEventKind   *ebpf.Variable `ebpf:"shared_varvel_event_kind"`
 	SharedVarvelExecEvent   *ebpf.Variable `ebpf:"shared_varvel_exec_event"`
 	SharedVarvelHook        *ebpf.Variable `ebpf:"shared_varvel_hook"`
+	SharedVarvelLease       *ebpf.Variable `ebpf:"shared_varvel_lease"`
 	SharedVarvelNameKey     *ebpf.Variable `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.Variable `ebpf:"shared_varvel_node"`
 	SharedVarvelOrigin      *ebpf.Variable `ebpf:"shared_varvel_origin"`

@@ -15,11 +15,16 @@ import (
 
 type addressVarvelCounters struct {
 	_        structs.HostLayout
-	Refused  [14]uint64
+	Refused  [15]uint64
 	Lost     uint64
 	Forked   uint64
 	Executed uint64
 	Exited   uint64
+}
+
+type addressVarvelLease struct {
+	_       structs.HostLayout
+	Expires uint64
 }
 
 type addressVarvelNameKey struct {
@@ -119,6 +124,7 @@ const (
 	addressMapCounters            = "counters"
 	addressMapEvents              = "events"
 	addressMapExact6              = "exact6"
+	addressMapLeases              = "leases"
 	addressMapNames               = "names"
 	addressMapNode                = "node"
 	addressMapPortSets            = "port_sets"
@@ -202,6 +208,7 @@ type addressMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -243,6 +250,7 @@ type addressMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Leases    *ebpf.Map `ebpf:"leases"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -260,6 +268,7 @@ func (m *addressMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Exact6,
+		m.Leases,
 		m.Names,
 		m.Node,
 		m.PortSets,

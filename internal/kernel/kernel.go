@@ -36,11 +36,12 @@ type Kernel struct {
 	netns   uint64 // cookie of our network namespace
 	flushes flushes
 
-	mu    sync.Mutex
-	node  abiVarvelNode
-	sets  *ruleSets
-	runs  map[uint64]abiVarvelRun
-	names map[uint64][]abiVarvelNameKey
+	mu     sync.Mutex
+	node   abiVarvelNode
+	sets   *ruleSets
+	runs   map[uint64]abiVarvelRun
+	names  map[uint64][]abiVarvelNameKey
+	leases leaseTable
 }
 
 // Open loads and attaches the programs and pins them below cfg.Pins, which must

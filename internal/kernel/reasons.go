@@ -27,6 +27,8 @@ func ReasonText(code string) string {
 		return "The packet is not one that Varvel understands."
 	case "full":
 		return "A table of Varvel in the kernel is full."
+	case "lease-expired":
+		return "The name that led to this address was asked for too long ago; ask for it again before connecting."
 	case "stale":
 		return "The connection was allowed, but the rules have changed."
 	}

@@ -49,6 +49,7 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 		errs = append(errs, absent(k.objects.maps["names"].Delete(&k.names[cgroupID][i])))
 	}
 	delete(k.names, cgroupID)
+	errs = append(errs, k.dropLeases(cgroupID))
 	k.sets.release(r.Ruleset)
 	return errors.Join(append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration())...)
 }

@@ -15,11 +15,16 @@ import (
 
 type socketVarvelCounters struct {
 	_        structs.HostLayout
-	Refused  [14]uint64
+	Refused  [15]uint64
 	Lost     uint64
 	Forked   uint64
 	Executed uint64
 	Exited   uint64
+}
+
+type socketVarvelLease struct {
+	_       structs.HostLayout
+	Expires uint64
 }
 
 type socketVarvelNameKey struct {
@@ -119,6 +124,7 @@ const (
 	socketMapCounters           = "counters"
 	socketMapEvents             = "events"
 	socketMapExact6             = "exact6"
+	socketMapLeases             = "leases"
 	socketMapNames              = "names"
 	socketMapNode               = "node"
 	socketMapPortSets           = "port_sets"
@@ -192,6 +198,7 @@ type socketMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -233,6 +240,7 @@ type socketMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Leases    *ebpf.Map `ebpf:"leases"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -250,6 +258,7 @@ func (m *socketMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Exact6,
+		m.Leases,
 		m.Names,
 		m.Node,
 		m.PortSets,

@@ -15,11 +15,16 @@ import (
 
 type traceVarvelCounters struct {
 	_        structs.HostLayout
-	Refused  [14]uint64
+	Refused  [15]uint64
 	Lost     uint64
 	Forked   uint64
 	Executed uint64
 	Exited   uint64
+}
+
+type traceVarvelLease struct {
+	_       structs.HostLayout
+	Expires uint64
 }
 
 type traceVarvelNameKey struct {
@@ -119,6 +124,7 @@ const (
 	traceMapCounters    = "counters"
 	traceMapEvents      = "events"
 	traceMapExact6      = "exact6"
+	traceMapLeases      = "leases"
 	traceMapNames       = "names"
 	traceMapNode        = "node"
 	traceMapPortSets    = "port_sets"
@@ -188,6 +194,7 @@ type traceMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
+	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
@@ -229,6 +236,7 @@ type traceMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
+	Leases    *ebpf.Map `ebpf:"leases"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
@@ -246,6 +254,7 @@ func (m *traceMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Exact6,
+		m.Leases,
 		m.Names,
 		m.Node,
 		m.PortSets,
