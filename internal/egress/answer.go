@@ -89,12 +89,17 @@ func (q *question) reverseHost() (string, bool) {
 // name answers a question about a host: with its synthetic address if the run
 // may reach it, else that it does not exist.
 func (s *Server) name(ctx context.Context, q *question) []byte {
+	if reason, ok := q.tunnels(); ok && !s.observed(ctx, q, reason) {
+		return s.refuse(ctx, q, reason)
+	}
 	p, err := q.state.addresses(q.host)
 	switch {
+	case errors.Is(err, errDirect):
+		return s.direct(ctx, q)
 	case errors.Is(err, errNotListed) && q.isSearch():
 		return q.quietly()
 	case errors.Is(err, errNotListed):
-		return s.deny(ctx, q)
+		return s.refuse(ctx, q, reasonUnlisted())
 	case errors.Is(err, ErrNoSynthetic):
 		return s.fail(ctx, q, reasonQuota())
 	case err != nil:
@@ -104,6 +109,17 @@ func (s *Server) name(ctx context.Context, q *question) []byte {
 	answer, ok := q.addresses([]netip.Addr{p.v4, p.v6})
 	q.counted(ok)
 	return answer
+}
+
+// tunnels reports whether a name that only a wildcard lists looks as if it were
+// made to carry data.
+func (q *question) tunnels() (decision.Reason, bool) {
+	_, plan := q.state.current()
+	part, wild := plan.names.wild(q.host)
+	if !wild {
+		return decision.Reason{}, false
+	}
+	return tunnels(part)
 }
 
 // isSearch reports whether a name looks like the work of a search list: an
@@ -134,11 +150,10 @@ func (q *question) quietly() []byte {
 	return q.negative(dns.RcodeNameError)
 }
 
-// deny answers NXDOMAIN, says why, and keeps an event. Nothing goes on that the
+// refuse answers NXDOMAIN, says why, and keeps an event. Nothing goes on that the
 // event would have to precede, so a lost one is logged and counted, no more.
-func (s *Server) deny(ctx context.Context, q *question) []byte {
+func (s *Server) refuse(ctx context.Context, q *question, reason decision.Reason) []byte {
 	q.state.count.denied.Add(1)
-	reason := reasonUnlisted()
 	_ = s.record(ctx, q, NameEvent{Code: "NXDOMAIN", Effect: decision.EffectDeny, Reason: reason})
 	return q.negative(dns.RcodeNameError, extendedError(dns.ExtendedErrorCodeBlocked, "Varvel: "+reason.Text))
 }

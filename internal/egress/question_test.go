@@ -125,7 +125,7 @@ func TestTooLongIsTruncated(t *testing.T) {
 	q := &question{msg: ask("example.org", dns.TypeA), name: "example.org.", qtype: dns.TypeA, size: minUDP}
 	m := q.start(dns.RcodeSuccess)
 	for range 60 {
-		m.Answer = append(m.Answer, addressRecord(q.name, dns.TypeA, address4(1)))
+		m.Answer = append(m.Answer, addressRecord(q.name, dns.TypeA, address4(1), answerTTL))
 	}
 	raw := q.pack(m)
 	if err := m.Unpack(raw); err != nil || !m.Truncated || len(raw) > minUDP {

@@ -25,6 +25,7 @@ const (
 	minTTL       = time.Second
 	maxTTL       = 5 * time.Minute
 	shortTTL     = 5 * time.Second // of "no" and of answers that lack a family
+	fileTTL      = time.Minute     // of what needs no name server
 	maxCached    = 4096            // names
 	resolveLimit = 12 * time.Second
 )
@@ -88,32 +89,43 @@ func NewResolver(o ResolverOptions) (*Resolver, error) {
 	return r, nil
 }
 
-// Resolve returns the addresses of a host, IPv6 and IPv4 in turn (RFC 8305,
-// section 4). They are not judged yet: see Check. Returns an error that wraps
-// ErrNoSuchName or ErrNoAddress if the answer is that there are none.
+// Resolve is Lookup for those who need not know how long the answer holds.
 func (r *Resolver) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	addrs, _, err := r.Lookup(ctx, host)
+	return addrs, err
+}
+
+// Lookup returns the addresses of a host, IPv6 and IPv4 in turn (RFC 8305,
+// section 4), and how long they hold. They are not judged yet: see Check. Returns
+// an error that wraps ErrNoSuchName or ErrNoAddress if the answer is that there
+// are none.
+func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr.Unmap()}, nil
+		return []netip.Addr{addr.Unmap()}, fileTTL, nil
 	}
 	name, ok := CanonicalHost(host)
 	if !ok {
-		return nil, fmt.Errorf("resolve %.80q: not a host name", host)
+		return nil, 0, fmt.Errorf("resolve %.80q: not a host name", host)
 	}
 	if addrs, ok := r.hosts.get()[name]; ok {
-		return addrs, nil
+		return addrs, fileTTL, nil
 	}
 	if isLocalhost(name) {
-		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
+		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}, fileTTL, nil
 	}
 	if c, ok := r.cached(name); ok {
-		return c.addrs, c.err
+		return c.addrs, time.Until(c.expires), c.err
 	}
-	return r.fetch(ctx, name)
+	c, err := r.fetch(ctx, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return c.addrs, max(time.Until(c.expires), 0), c.err
 }
 
 // fetch asks the name servers, once for all who wait for the same name. The
 // question outlives a caller that gives up, by resolveLimit at most.
-func (r *Resolver) fetch(ctx context.Context, name string) ([]netip.Addr, error) {
+func (r *Resolver) fetch(ctx context.Context, name string) (cached, error) {
 	done := r.flight.DoChan(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveLimit)
 		defer cancel()
@@ -121,10 +133,9 @@ func (r *Resolver) fetch(ctx context.Context, name string) ([]netip.Addr, error)
 	})
 	select {
 	case <-ctx.Done():
-		return nil, fmt.Errorf("resolve %s: %w", name, context.Cause(ctx))
+		return cached{}, fmt.Errorf("resolve %s: %w", name, context.Cause(ctx))
 	case result := <-done:
-		c := result.Val.(cached)
-		return c.addrs, c.err
+		return result.Val.(cached), nil
 	}
 }
 

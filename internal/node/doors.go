@@ -24,7 +24,7 @@ func (n *node) openGateway(context.Context) (err error) {
 		return err
 	}
 	n.egress = egress.NewController(egress.Options{
-		Datapath: n.kernel, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
+		Datapath: n.kernel, Leaser: n.kernel, Check: n.resolver.Check, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
 	})
 	n.dns = egress.NewServer(n.egress, n.kernel, n.resolver)
 	n.endpoint = endpoint.New(endpoint.Options{
@@ -59,6 +59,11 @@ func (s names) Lookup(cgroupID uint64, dst netip.AddrPort) (gateway.Name, bool) 
 		return gateway.Name{}, false
 	}
 	return out, true
+}
+
+// Admit implements gateway.Names.
+func (s names) Admit(cgroupID uint64, host string) (decision.Reason, bool) {
+	return s.c.Admit(cgroupID, host)
 }
 
 // openDoors listens where the kernel sends what it redirects, and tells it so. A
