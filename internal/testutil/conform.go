@@ -10,11 +10,15 @@ import (
 )
 
 // Conforming is what a datapath has to offer to be tested: the methods of
-// egress.Datapath and egress.Leaser.
+// egress.Datapath.
 type Conforming interface {
 	LoadRuleSet(rs *ruleset.RuleSet) error
 	UseRuleSet(cgroupID uint64, id string) error
 	AllowName(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error
+}
+
+// ConformingLeases are the methods of egress.Leaser.
+type ConformingLeases interface {
 	Lease(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange, period time.Duration) error
 	Withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error
 }
@@ -24,6 +28,7 @@ type Conforming interface {
 // documentation addresses and synthetic ones are tried.
 type Bench struct {
 	Datapath Conforming
+	Leases   ConformingLeases
 	NewRun   func() (cgroupID uint64)
 	Judge    func(cgroupID uint64, dst netip.AddrPort, proto ruleset.Protocol) Verdict
 }
@@ -253,7 +258,7 @@ func udp(n uint16) ruleset.PortRange {
 func (b Bench) lease(t *testing.T, run uint64, period time.Duration, ports []ruleset.PortRange, addrs ...string) {
 	t.Helper()
 	for _, a := range addrs {
-		if err := b.Datapath.Lease(run, netip.MustParseAddr(a), ports, period); err != nil {
+		if err := b.Leases.Lease(run, netip.MustParseAddr(a), ports, period); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -275,7 +280,7 @@ func conformLeases(t *testing.T, b Bench) {
 		attempt{"[2001:db8::2]:443", ruleset.TCP, Deny})
 	b.try(t, other, attempt{"192.0.2.1:443", ruleset.TCP, Deny}, attempt{"192.0.2.1:3478", ruleset.UDP, Deny})
 	const nobody = 1 // no cgroup that a test makes has this id
-	if err := b.Datapath.Lease(nobody, netip.MustParseAddr("192.0.2.1"), ports(443), time.Hour); err == nil {
+	if err := b.Leases.Lease(nobody, netip.MustParseAddr("192.0.2.1"), ports(443), time.Hour); err == nil {
 		t.Error("a lease was given to a run that does not exist")
 	}
 }
@@ -296,7 +301,7 @@ func conformLeaseEnd(t *testing.T, b Bench) {
 func conformWithdraw(t *testing.T, b Bench) {
 	run := b.NewRun()
 	b.lease(t, run, time.Hour, ports(443, 80), "192.0.2.1", "192.0.2.2")
-	if err := b.Datapath.Withdraw(run, netip.MustParseAddr("192.0.2.1"), ports(443)); err != nil {
+	if err := b.Leases.Withdraw(run, netip.MustParseAddr("192.0.2.1"), ports(443)); err != nil {
 		t.Fatal(err)
 	}
 	b.try(t, run,
@@ -304,7 +309,7 @@ func conformWithdraw(t *testing.T, b Bench) {
 		attempt{"192.0.2.1:80", ruleset.TCP, Direct},
 		attempt{"192.0.2.2:443", ruleset.TCP, Direct})
 	for range 2 {
-		if err := b.Datapath.Withdraw(run, netip.MustParseAddr("192.0.2.1"), ports(443, 80)); err != nil {
+		if err := b.Leases.Withdraw(run, netip.MustParseAddr("192.0.2.1"), ports(443, 80)); err != nil {
 			t.Fatal(err)
 		}
 	}
