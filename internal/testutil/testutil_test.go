@@ -20,8 +20,8 @@ func TestDatapathConforms(t *testing.T) {
 		d, next := NewDatapath(100), uint64(100)
 		return Bench{
 			Datapath: d, Leases: d,
-			NewRun:   func() uint64 { next++; d.AddRun(next); return next },
-			Judge:    d.Judge,
+			NewRun: func() uint64 { next++; d.AddRun(next); return next },
+			Judge:  d.Judge,
 		}
 	})
 }

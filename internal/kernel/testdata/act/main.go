@@ -46,6 +46,10 @@ func act(action string, args []string) string {
 		return share(args[0], args[1])
 	case "serve": // address: listens until its stdin ends
 		return serve(args[0])
+	case "keep": // network: one UDP socket, a datagram for each address on stdin
+		return keep(args[0])
+	case "probe": // network address: a UDP connect that sends nothing
+		return probe(args[0], args[1])
 	case "reconnect": // first second: one UDP socket, connected twice
 		return reconnect(args[0], args[1])
 	}
