@@ -29,7 +29,7 @@ func (s *Server) direct(ctx context.Context, q *question) []byte {
 			return s.fail(ctx, q, reason)
 		}
 	}
-	addrs, ttl, err := s.upstream.Lookup(ctx, q.host)
+	addrs, ttl, err := s.lookup(ctx, q.host)
 	switch {
 	case errors.Is(err, ErrNoSuchName):
 		q.counted(false)
@@ -42,6 +42,18 @@ func (s *Server) direct(ctx context.Context, q *question) []byte {
 		return s.fail(ctx, q, reasonUpstream())
 	}
 	return s.open(ctx, q, addrs, max(ttl, minLease))
+}
+
+// answerLimit is how long a question waits for the node's name servers. Resolvers
+// wait 5 s (resolv.conf(5), timeout); after that nobody would read the answer.
+const answerLimit = 4 * time.Second
+
+// lookup asks the node's name servers, and gives up while the program still waits.
+// What it has asked goes on, and the next question finds it answered.
+func (s *Server) lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	return s.upstream.Lookup(ctx, host)
 }
 
 // open leases addresses and answers with those of the type that was asked for.

@@ -33,7 +33,7 @@ func (s *Server) observe(ctx context.Context, q *question) []byte {
 		q.state.count.failed.Add(1)
 		return q.failed("Varvel: " + reasonUnrecorded().Text)
 	}
-	addrs, _, err := s.upstream.Lookup(ctx, q.host)
+	addrs, _, err := s.lookup(ctx, q.host)
 	if errors.Is(err, ErrNoSuchName) {
 		return q.negative(dns.RcodeNameError)
 	}

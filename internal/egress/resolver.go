@@ -16,6 +16,9 @@ import (
 // ErrNoSuchName means that the name servers say the name does not exist.
 var ErrNoSuchName = errors.New("no such name")
 
+// errLate means that a family was given up, because the other one has an answer.
+var errLate = errors.New("the answer is late, and the other family has its addresses")
+
 // ErrNoAddress means that the name exists, but has neither A nor AAAA records.
 var ErrNoAddress = errors.New("the name has no address")
 
@@ -27,6 +30,8 @@ const (
 	shortTTL     = 5 * time.Second // of "no" and of answers that lack a family
 	fileTTL      = time.Minute     // of what needs no name server
 	maxCached    = 4096            // names
+	failureTTL   = time.Second     // of failures, so that servers in trouble are not asked by every connection (RFC 9520)
+	familyDelay  = time.Second     // of one family, when the other one has its answer
 	resolveLimit = 12 * time.Second
 )
 
@@ -51,9 +56,10 @@ type Resolver struct {
 	log     *slog.Logger
 	ask     func(ctx context.Context, host string, qtype uint16) (records, error) // tests replace it
 
-	flight singleflight.Group
-	mu     sync.Mutex
-	cache  map[string]cached
+	upstreams upstreams
+	flight    singleflight.Group
+	mu        sync.Mutex
+	cache     map[string]cached
 }
 
 // cached is an answer, or that there is none.
@@ -144,8 +150,18 @@ func (r *Resolver) both(ctx context.Context, name string) cached {
 	var v4, v6 records
 	var err4, err6 error
 	var wg sync.WaitGroup
-	wg.Go(func() { v4, err4 = r.ask(ctx, name, dns.TypeA) })
-	wg.Go(func() { v6, err6 = r.ask(ctx, name, dns.TypeAAAA) })
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	family := func(qtype uint16, found *records, failed *error) {
+		*found, *failed = r.ask(ctx, name, qtype)
+		if *failed == nil && len(found.addrs) > 0 {
+			// Some servers never answer for a family. The other one waits a little.
+			timer := time.AfterFunc(familyDelay, func() { cancel(errLate) })
+			context.AfterFunc(ctx, func() { timer.Stop() })
+		}
+	}
+	wg.Go(func() { family(dns.TypeA, &v4, &err4) })
+	wg.Go(func() { family(dns.TypeAAAA, &v6, &err6) })
 	wg.Wait()
 	c, keep := combine(name, v4, v6, err4, err6)
 	if keep > 0 {
@@ -163,11 +179,11 @@ func combine(name string, v4, v6 records, err4, err6 error) (cached, time.Durati
 	case len(addrs) > 0 && err4 == nil && err6 == nil:
 		return cached{addrs: addrs}, min(max(min(v4.ttl, v6.ttl), minTTL), maxTTL)
 	case len(addrs) > 0:
-		return cached{addrs: addrs}, shortTTL
+		return cached{addrs: addrs}, min(max(v4.ttl, v6.ttl, minTTL), shortTTL) // that of the one that did not fail
 	case errors.Is(err4, ErrNoSuchName) || errors.Is(err6, ErrNoSuchName):
 		return cached{err: fmt.Errorf("resolve %s: %w", name, ErrNoSuchName)}, shortTTL
 	case err4 != nil || err6 != nil:
-		return cached{err: fmt.Errorf("resolve %s: %w", name, errors.Join(err4, err6))}, 0
+		return cached{err: fmt.Errorf("resolve %s: %w", name, errors.Join(err4, err6))}, failureTTL
 	}
 	return cached{err: fmt.Errorf("resolve %s: %w", name, ErrNoAddress)}, shortTTL
 }

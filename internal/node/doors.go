@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/egress"
 	"github.com/varvel/varvel/internal/endpoint"
@@ -23,6 +24,7 @@ func (n *node) openGateway(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.addTask("name servers' health", n.watchUpstreams)
 	n.egress = egress.NewController(egress.Options{
 		Datapath: n.kernel, Leaser: n.kernel, Check: n.resolver.Check, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
 	})
@@ -36,6 +38,24 @@ func (n *node) openGateway(context.Context) (err error) {
 		Endpoint: n.endpoint.Serve, DNS: n.dns.ServeTCP,
 	})
 	return nil
+}
+
+// watchUpstreams turns name servers that do not answer into the health of the node.
+func (n *node) watchUpstreams(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := n.resolver.Health(); err != nil {
+			n.degraded(health.DNSUpstream, err.Error())
+		} else {
+			n.well(health.DNSUpstream)
+		}
+	}
 }
 
 // names tells the gateway what a synthetic address stands for.

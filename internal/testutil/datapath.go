@@ -170,6 +170,13 @@ func (d *Datapath) Lease(cgroupID uint64, addr netip.Addr, ports []ruleset.PortR
 	return nil
 }
 
+// Open returns how many leases a run has, expired ones too.
+func (d *Datapath) Open(cgroupID uint64) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.runs[cgroupID].leases)
+}
+
 // Withdraw ends leases before their time.
 func (d *Datapath) Withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error {
 	d.mu.Lock()
