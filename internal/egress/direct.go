@@ -113,6 +113,12 @@ func (t *nameTable) isDirect(host string) bool {
 	return len(grants) > 0 && grants[0].direct()
 }
 
+// IsDirect reports whether the real addresses of a host are handed out.
+func (p *Plan) IsDirect(host string) bool {
+	canonical, ok := CanonicalHost(host)
+	return ok && p.names.isDirect(canonical)
+}
+
 // openings returns the addresses to which a direct host may lead, and the ports
 // that the rules which let it lead there give.
 func (t *nameTable) openings(host string, addrs []netip.Addr, check func(netip.Addr, []netip.Prefix) error) []opening {
