@@ -92,6 +92,11 @@ func (s *Server) name(ctx context.Context, q *question) []byte {
 	if reason, ok := q.tunnels(); ok && !s.observed(ctx, q, reason) {
 		return s.refuse(ctx, q, reason)
 	}
+	if q.isAmbiguous() {
+		if answer := s.absent(ctx, q); answer != nil {
+			return answer
+		}
+	}
 	p, err := q.state.addresses(q.host)
 	switch {
 	case errors.Is(err, errDirect):
@@ -135,12 +140,46 @@ func (q *question) isSearch() bool {
 	if base != q.host && plan.names.has(base) {
 		return true
 	}
-	for i := strings.LastIndexByte(base, '.'); i > 0; i = strings.LastIndexByte(base[:i], '.') {
-		if plan.names.has(base[:i]) {
+	return plan.names.suffixed(base)
+}
+
+// suffixed reports whether a host is a listed one with a suffix.
+func (t *nameTable) suffixed(host string) bool {
+	for i := strings.LastIndexByte(host, '.'); i > 0; i = strings.LastIndexByte(host[:i], '.') {
+		if t.has(host[:i]) {
 			return true
 		}
 	}
 	return false
+}
+
+// isAmbiguous reports whether a name that only a wildcard lists is a listed name
+// with a suffix: a search list makes such names (api.example.org.svc.cluster.local),
+// and content networks do. An address for one that does not exist would keep the
+// program from asking for the name it means.
+func (q *question) isAmbiguous() bool {
+	_, plan := q.state.current()
+	part, wild := plan.names.wild(q.host)
+	return wild && strings.Contains(part, ".") && plan.names.suffixed(q.host)
+}
+
+// absent asks the node's name servers about an ambiguous name. It returns the
+// answer that the name does not exist, or that nobody knows, and nil if it does.
+func (s *Server) absent(ctx context.Context, q *question) []byte {
+	if s.upstream == nil {
+		return q.quietly()
+	}
+	if reason, ok := q.state.admit(q.host); !ok && !s.observed(ctx, q, reason) {
+		return s.fail(ctx, q, reason)
+	}
+	_, _, err := s.lookup(ctx, q.host)
+	switch {
+	case err == nil || errors.Is(err, ErrNoAddress):
+		return nil
+	case errors.Is(err, ErrNoSuchName):
+		return q.quietly()
+	}
+	return s.fail(ctx, q, reasonUpstream())
 }
 
 // quietly answers NXDOMAIN and counts; there is no event.

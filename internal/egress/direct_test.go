@@ -341,3 +341,34 @@ func TestDirectIsPutToPolicy(t *testing.T) {
 		}
 	}
 }
+
+// A search list makes names below a wildcard of names that are listed themselves.
+// Those that do not exist must not be answered, or the program never asks for the
+// name that it means.
+func TestSearchListBelowAWildcard(t *testing.T) {
+	w := newWorld(t, "db.svc.cluster.local. 30 IN A 203.0.113.7", "api.example.org.cdn.cluster.local. 30 IN A 203.0.113.8")
+	r := newRig(t, Limits{}, agentWith(named("**.cluster.local", 443), named("api.example.org", 443)))
+	r.resolveWith(t, w)
+	for host, want := range map[string]int{
+		"api.example.org.svc.cluster.local": dns.RcodeNameError, // made by a search list
+		"api.example.org.cluster.local":     dns.RcodeNameError,
+		"api.example.org":                   dns.RcodeSuccess,
+		"api.example.org.cdn.cluster.local": dns.RcodeSuccess, // it looks the same, and exists
+		"db.svc.cluster.local":              dns.RcodeSuccess,
+	} {
+		m := r.ask(t, ask(host, dns.TypeA))
+		if m.Rcode != want || (len(m.Answer) == 1) != (want == dns.RcodeSuccess) {
+			t.Errorf("%s: %v", host, m)
+		}
+		if len(m.Answer) == 1 && !IsSynthetic(addrOf(t, m)) {
+			t.Errorf("%s: %v", host, m)
+		}
+	}
+	if events := r.events.taken(); len(events) != 0 {
+		t.Errorf("events %+v", events)
+	}
+	want := []string{"api.example.org.cdn.cluster.local", "api.example.org.cluster.local", "api.example.org.svc.cluster.local"}
+	if diff := cmp.Diff(want, w.names()); diff != "" {
+		t.Errorf("names that have left the node: %s", diff)
+	}
+}
