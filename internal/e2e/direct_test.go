@@ -57,6 +57,9 @@ func TestDirect(t *testing.T) {
 				t.Errorf("%s: %s is %v", r.name, name, got)
 			}
 		}
+		if got := n.finds(r, "exact.e2e.test"); len(got) == 0 || slices.Contains(got, v4(hostNamed).String()) {
+			t.Errorf("%s: a name that is not direct is %v", r.name, got)
+		}
 		if got := n.finds(r, "other.e2e.test"); slices.ContainsFunc(got, isAddress) {
 			t.Errorf("%s: a name that is not listed is %v", r.name, got)
 		}

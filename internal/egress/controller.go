@@ -23,12 +23,11 @@ type Controller struct {
 type Options struct {
 	Datapath Datapath
 	Leaser   Leaser
-	// Check says where names may lead; *Scope has it.
-	Check   func(addr netip.Addr, within []netip.Prefix) error
-	Decider Decider
-	Events  Events
-	Log     *slog.Logger
-	Limits  Limits
+	Snapshot func() CheckFunc // where names may lead now; *Scope has it
+	Decider  Decider
+	Events   Events
+	Log      *slog.Logger
+	Limits   Limits
 }
 
 // NewController returns a controller without runs.

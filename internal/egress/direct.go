@@ -60,7 +60,7 @@ func (s *Server) lookup(ctx context.Context, host string) ([]netip.Addr, time.Du
 func (s *Server) open(ctx context.Context, q *question, addrs []netip.Addr, ttl time.Duration) []byte {
 	for {
 		_, plan := q.state.current()
-		openings := plan.names.openings(q.host, addrs[:min(len(addrs), maxLeaseAddrs)], s.upstream.Check)
+		openings := plan.names.openings(q.host, addrs[:min(len(addrs), maxLeaseAddrs)], s.upstream.Snapshot())
 		if len(openings) == 0 {
 			return s.refuse(ctx, q, reasonScope())
 		}
@@ -121,7 +121,7 @@ func (p *Plan) IsDirect(host string) bool {
 
 // openings returns the addresses to which a direct host may lead, and the ports
 // that the rules which let it lead there give.
-func (t *nameTable) openings(host string, addrs []netip.Addr, check func(netip.Addr, []netip.Prefix) error) []opening {
+func (t *nameTable) openings(host string, addrs []netip.Addr, check CheckFunc) []opening {
 	var list []opening
 	grants := t.grants(host)
 	for _, addr := range addrs {
@@ -139,7 +139,7 @@ func (t *nameTable) openings(host string, addrs []netip.Addr, check func(netip.A
 }
 
 // leased returns the ports at which a direct host opens an address.
-func (t *nameTable) leased(host string, addr netip.Addr, check func(netip.Addr, []netip.Prefix) error) []ruleset.PortRange {
+func (t *nameTable) leased(host string, addr netip.Addr, check CheckFunc) []ruleset.PortRange {
 	for _, o := range t.openings(host, []netip.Addr{addr}, check) {
 		return o.ports
 	}

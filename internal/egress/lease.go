@@ -196,12 +196,15 @@ func (s *runState) ungranted() []leaseKey {
 		addr netip.Addr
 	}
 	var gone []leaseKey
-	granted := map[led][]ruleset.PortRange{} // the check is slow, the ports are many
+	if len(s.leases.entries) == 0 {
+		return nil
+	}
+	check, granted := s.snapshot(), map[led][]ruleset.PortRange{}
 	for k, l := range s.leases.entries {
 		for host := range l.hosts {
 			to := led{host, k.addr}
 			if _, ok := granted[to]; !ok {
-				granted[to] = s.plan.names.leased(host, k.addr, s.check)
+				granted[to] = s.plan.names.leased(host, k.addr, check)
 			}
 			if !ruleset.AllowsPort(granted[to], k.port, k.protocol) {
 				delete(l.hosts, host)

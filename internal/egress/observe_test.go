@@ -21,9 +21,7 @@ func (f upstreamFunc) Lookup(ctx context.Context, host string) ([]netip.Addr, ti
 	return addrs, time.Minute, err
 }
 
-func (f upstreamFunc) Check(addr netip.Addr, within []netip.Prefix) error {
-	return NewScope().Check(addr, within)
-}
+func (f upstreamFunc) Snapshot() CheckFunc { return NewScope().Snapshot() }
 
 func observing(rules ...config.EgressRule) *config.Agent {
 	a := agentWith(rules...)

@@ -25,7 +25,7 @@ var errDirect = errors.New("the name is direct")
 type runState struct {
 	datapath    Datapath
 	leaser      Leaser
-	check       func(netip.Addr, []netip.Prefix) error // where names may lead
+	snapshot    func() CheckFunc // where names may lead now
 	budget      *budget
 	queries     *rate.Limiter
 	events      *rate.Limiter
@@ -49,7 +49,7 @@ func newRunState(o Options, run *workload.Run, plan *Plan) *runState {
 	s := &runState{
 		datapath:    o.Datapath,
 		leaser:      o.Leaser,
-		check:       o.Check,
+		snapshot:    o.Snapshot,
 		budget:      newBudget(l),
 		leases:      leaseTable{limit: l.Leases, entries: map[leaseKey]*lease{}},
 		queries:     rate.NewLimiter(rate.Limit(l.Queries), l.QueryBurst),

@@ -21,8 +21,9 @@ type Upstream interface {
 	// Lookup returns the addresses of a host and how long they hold, or an error
 	// that wraps ErrNoSuchName or ErrNoAddress if there are none.
 	Lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error)
-	// Check returns an error if a name that may lead to within may not lead to addr.
-	Check(addr netip.Addr, within []netip.Prefix) error
+	// Snapshot returns what says whether a name that may lead to within may lead to
+	// an address, by the state of the node now.
+	Snapshot() CheckFunc
 }
 
 // Server answers the questions of runs. It is safe for concurrent use.

@@ -26,7 +26,7 @@ func (n *node) openGateway(context.Context) (err error) {
 	}
 	n.addTask("name servers' health", n.watchUpstreams)
 	n.egress = egress.NewController(egress.Options{
-		Datapath: n.kernel, Leaser: n.kernel, Check: n.resolver.Check, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
+		Datapath: n.kernel, Leaser: n.kernel, Snapshot: n.resolver.Snapshot, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
 	})
 	n.dns = egress.NewServer(n.egress, n.kernel, n.resolver)
 	n.endpoint = endpoint.New(endpoint.Options{
