@@ -121,6 +121,7 @@ func TestNames(t *testing.T) {
 		{"a name server in the world", "nameserver 192.0.2.53\n", "", true},
 		{"ndots and three search domains", "nameserver 192.0.2.53\nsearch corp.test svc.e2e.test e2e.test\noptions ndots:5\n", "", true},
 		{"a stub at 127.0.0.53", "nameserver 127.0.0.53\noptions edns0 trust-ad\n", upstreams, false},
+		{"over TCP", "nameserver 192.0.2.53\noptions use-vc edns0 single-request\n", "", true},
 		{"a name server with an IPv6 address", "nameserver 2001:db8::35\n", "", true},
 	}
 	for _, tt := range tests {

@@ -166,6 +166,22 @@ func TestRouteProbesAreSilent(t *testing.T) {
 			t.Errorf("probe after the lease: %q", got)
 		}
 	}
+	for _, synthetic := range []string{"198.18.0.5", "fd56:6172:7665:6c00::5"} {
+		addr := netip.MustParseAddr(synthetic)
+		if err := e.AllowName(run, addr, []ruleset.PortRange{{First: 443, Last: 443, Protocol: ruleset.TCP}}); err != nil {
+			t.Fatal(err)
+		}
+		network := "udp4"
+		if addr.Is6() {
+			network = "udp6"
+		}
+		for _, port := range []uint16{0, 53, 443, 65535} {
+			got := in(t, cgroup, "probe", network, netip.AddrPortFrom(addr, port).String())
+			if control := in(t, "", "probe", network, netip.AddrPortFrom(addr, port).String()); got != control {
+				t.Errorf("probe of %s port %d: %q, unconfined %q", addr, port, got, control)
+			}
+		}
+	}
 	if c, err := e.Counters(run); err != nil || c.Total() != 0 {
 		t.Errorf("probes were counted: %+v, %v", c, err)
 	}
