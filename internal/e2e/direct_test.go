@@ -184,3 +184,23 @@ func TestTunnel(t *testing.T) {
 		t.Error("no event tells that the budget is used up")
 	}
 }
+
+// TestNameServersDown: names fail, nothing opens, and the node says what is wrong.
+func TestNameServersDown(t *testing.T) {
+	n := newRealm(t).newNode(t, options{
+		node:  "dns: { upstreams: [\"192.0.2.10\"], timeout: 1s }\n", // nobody answers there
+		files: map[string]string{"agents.d/bot.yaml": reloadAgent(ruleDirect, ruleRelay, ruleName)},
+	})
+	for _, target := range []string{"tcp4/direct.e2e.test:7000", "udp4/relay.e2e.test:7000", "tcp/exact.e2e.test:7000"} {
+		r := n.do(alice, n.run("bot", bin("client"), "act", "send", "down", target)...)
+		if r.code == 0 || n.sink.count("down") != 0 {
+			t.Errorf("%s: %s", target, r)
+		}
+	}
+	n.eventually("the node's health tells", func() bool {
+		return strings.Contains(n.do(root, n.varvel("status")...).stdout, "dns-upstream")
+	})
+	if r := n.do(alice, bin("client"), "act", "send", "control", "tcp4/direct.e2e.test:7000"); r.code != 0 {
+		t.Errorf("control, unconfined: %s", r)
+	}
+}
