@@ -129,6 +129,7 @@ func TestLeasedDatagramsGoOn(t *testing.T) {
 	send(old, r.addr, "ok")        // a refusal takes nothing away
 	e.allow(t, run, ports(1, 1), "198.51.100.1/32")
 	send(old, r.addr, "ok")
+	waitFor(t, "what was sent", func() bool { return r.arrived.Load() == 4 })
 	e.withdraw(t, run, r.addr, ruleset.UDP)
 	send(old, r.addr, "EPERM")
 	if n := r.settle(); n != 4 || other.settle() != 0 {
