@@ -372,3 +372,27 @@ func TestSearchListBelowAWildcard(t *testing.T) {
 		t.Errorf("names that have left the node: %s", diff)
 	}
 }
+
+// What an earlier daemon has leased goes on until the rules change, unless a name
+// leads there again.
+func TestRestoredLeases(t *testing.T) {
+	w := newWorld(t, "a.example. 30 IN A 203.0.113.7")
+	rule := directly("a.example", config.ProtocolTCP, 443)
+	r := newRig(t, Limits{}, agentWith(rule))
+	r.resolveWith(t, w)
+	for _, at := range []string{"203.0.113.7:443", "203.0.113.8:443"} {
+		to := netip.MustParseAddrPort(at)
+		ports := []ruleset.PortRange{{First: 443, Last: 443, Protocol: ruleset.TCP}}
+		if err := r.datapath.Lease(testCgroup, to.Addr(), ports, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		r.RestoreLease(testCgroup, to, ruleset.TCP, time.Hour)
+		r.judge(t, at, ruleset.TCP, testutil.Direct)
+	}
+	r.ask(t, ask("a.example", dns.TypeA))
+	if _, err := r.Apply(t.Context(), newRun(testCgroup, agentWith(rule))); err != nil {
+		t.Fatal(err)
+	}
+	r.judge(t, "203.0.113.7:443", ruleset.TCP, testutil.Direct)
+	r.judge(t, "203.0.113.8:443", ruleset.TCP, testutil.Deny)
+}

@@ -165,6 +165,22 @@ func (s *runState) lease(plan *Plan, host string, openings []opening, period tim
 	return true, nil
 }
 
+// RestoreLease tells of a lease that a run has from an earlier daemon. By which name
+// is not known, so the next change of the run's rules withdraws it, unless a name has
+// led there again by then.
+func (c *Controller) RestoreLease(cgroupID uint64, at netip.AddrPort, protocol ruleset.Protocol, left time.Duration) {
+	state, ok := c.state(cgroupID)
+	if !ok {
+		return
+	}
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	key := leaseKey{at.Addr().Unmap(), at.Port(), protocol}
+	if _, ok := state.leases.entries[key]; !ok {
+		state.leases.entries[key] = &lease{until: time.Now().Add(left), hosts: map[string]struct{}{}}
+	}
+}
+
 // withdraw ends leases. The caller locks.
 func (s *runState) withdraw(keys []leaseKey) error {
 	slices.SortFunc(keys, func(a, b leaseKey) int {

@@ -138,3 +138,29 @@ func sinceBoot() (time.Duration, error) {
 	}
 	return time.Duration(ts.Nano()), nil
 }
+
+// RestoreLeases learns from the map what runs were leased by an earlier daemon,
+// whose maps are used again. Entries of runs that are not known are removed.
+func (k *Kernel) RestoreLeases() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var key abiVarvelNameKey
+	var value abiVarvelLease
+	var orphans []abiVarvelNameKey
+	entries := k.objects.maps["leases"].Iterate()
+	for entries.Next(&key, &value) {
+		if _, ok := k.runs[key.Run]; ok {
+			k.leases.add(key)
+		} else {
+			orphans = append(orphans, key)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("list the leases of all runs: %w", err)
+	}
+	var errs []error
+	for i := range orphans {
+		errs = append(errs, absent(k.objects.maps["leases"].Delete(&orphans[i])))
+	}
+	return errors.Join(errs...)
+}

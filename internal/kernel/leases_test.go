@@ -230,6 +230,12 @@ func TestLeasesAreListedAndEndWithTheRun(t *testing.T) {
 			t.Errorf("lease %+v", l)
 		}
 	}
+	// A daemon that starts again knows nothing but the map.
+	e.leases = nil
+	e.lease(t, other, "192.0.2.1:443", ruleset.TCP, time.Hour)
+	if err := e.RestoreLeases(); err != nil {
+		t.Fatal(err)
+	}
 	if err := e.RemoveRun(id); err != nil {
 		t.Fatal(err)
 	}
