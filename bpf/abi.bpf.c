@@ -22,6 +22,7 @@ SHARED(struct, varvel_block4);
 SHARED(struct, varvel_line4);
 SHARED(struct, varvel_prefix6);
 SHARED(struct, varvel_name_key);
+SHARED(struct, varvel_lease);
 SHARED(struct, varvel_node);
 SHARED(struct, varvel_redirect_key);
 SHARED(struct, varvel_origin);

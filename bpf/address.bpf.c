@@ -128,11 +128,16 @@ static __always_inline int call_judge(struct call *c, bool connecting, bool six)
 	if (!call_open(c))
 		return call_refuse(c, REASON_NO_RUN);
 	j = judge(c->ctx, c->socket->run, &c->socket->rules, &c->dest, connecting);
+	if (!connecting)
+		lease_continue(&j, c->socket, &c->dest);
 	switch (j.verdict) {
 	case VERDICT_DIRECT:
 		return call_allow(c);
 	case VERDICT_LOOPBACK: /* who really gets it is seen when it leaves */
 		call_remember(c, 0);
+		return 1;
+	case VERDICT_LEASED:
+		call_remember(c, SOCKET_JUDGED | SOCKET_LEASED);
 		return 1;
 	case VERDICT_PROBE:
 		return 1;

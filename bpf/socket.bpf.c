@@ -301,7 +301,7 @@ static __always_inline int packet_sent(struct packet *p)
 }
 
 /* Remembers that this destination is allowed. A listener has many peers. */
-static __always_inline int packet_allow(struct packet *p)
+static __always_inline int packet_allow(struct packet *p, __u32 flags)
 {
 	struct varvel_socket *s = p->socket;
 	bool same = s->port == p->to.port && address_equal(&s->dst, &p->to.address);
@@ -311,7 +311,7 @@ static __always_inline int packet_allow(struct packet *p)
 		return 1;
 	s->dst = p->to.address;
 	s->port = p->to.port;
-	s->flags = (s->flags & keep) | SOCKET_JUDGED;
+	s->flags = (s->flags & keep) | SOCKET_JUDGED | flags;
 	return packet_sent(p);
 }
 
@@ -327,7 +327,7 @@ static __always_inline int packet_refuse(struct packet *p, __u8 reason, bool alw
 	};
 
 	refuse(&r, &p->to);
-	return r.observe ? packet_allow(p) : 0;
+	return r.observe ? packet_allow(p, 0) : 0;
 }
 
 static __always_inline bool to_door(const struct packet *p)
@@ -405,7 +405,7 @@ static __always_inline int packet_loopback(struct packet *p)
 	if (owner == OWNER_FOREIGN)
 		return packet_refuse(p, REASON_PEER_FOREIGN, false);
 	if (owner == OWNER_SAME)
-		return is_settled(p) ? packet_allow(p) : 1;
+		return is_settled(p) ? packet_allow(p, 0) : 1;
 	/* Nobody: the packet makes its sender a reset or a port unreachable. */
 	return 1;
 }
@@ -418,9 +418,12 @@ static __always_inline int packet_judge(struct packet *p)
 	if (is_loopback(&p->to))
 		return packet_loopback(p);
 	j = judge(p->skb, s->run, &s->rules, &p->to, false);
+	lease_continue(&j, s, &p->to);
+	if (j.verdict == VERDICT_LEASED)
+		return packet_allow(p, SOCKET_LEASED);
 	if (j.verdict != VERDICT_DIRECT)
 		return packet_refuse(p, p->stale ? REASON_STALE : j.reason ?: REASON_NO_RULE, false);
-	return packet_allow(p);
+	return packet_allow(p, 0);
 }
 
 /*

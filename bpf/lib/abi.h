@@ -15,6 +15,7 @@
 #define VARVEL_PORT_RANGES 16	/* ranges in one port set */
 #define VARVEL_RUNS 16384	/* live runs */
 #define VARVEL_NAMES 262144	/* (run, synthetic address, port) entries */
+#define VARVEL_LEASES 131072	/* (run, real address, port) entries of `direct` names */
 #define VARVEL_REDIRECTS 131072 /* redirected connections that are being made or open */
 #define VARVEL_RING_BYTES (4 << 20) /* of each class of events */
 #define VARVEL_FLOWS 65536	/* (run, destination) entries between two readings */
@@ -54,6 +55,7 @@ enum varvel_reason {
 	REASON_FULL,		  /* a map of Varvel is full */
 	REASON_STALE,		  /* a live connection that the new rule set denies */
 	REASON_PORT_FOREIGN,	  /* bind to a port that somebody outside the run listens on */
+	REASON_LEASE_EXPIRED,	  /* the address of a `direct` name, handed out too long ago */
 	REASON_COUNT,
 };
 
@@ -170,6 +172,15 @@ struct varvel_name_key {
 };
 
 /*
+ * The lease of a real address that a `direct` name led to; key: varvel_name_key.
+ * Port 0 of protocol 0 says that the address was handed out at all. An entry stays
+ * after its expiry: then it opens nothing, but what it has opened goes on.
+ */
+struct varvel_lease {
+	__u64 expires; /* ns since boot, CLOCK_BOOTTIME */
+};
+
+/*
  * What the programs have to know of this node. One entry, written by the daemon.
  * Ports are where it listens, in the node's network namespace; 0: nowhere.
  */
@@ -206,6 +217,7 @@ enum varvel_socket_flags {
 	SOCKET_REDIRECTED = 1 << 1, /* dst is what was asked for, not what is dialled */
 	SOCKET_REGISTERED = 1 << 2, /* a varvel_redirect_key for local exists */
 	SOCKET_NOTED = 1 << 3,	    /* that dst was sent to is counted */
+	SOCKET_LEASED = 1 << 4,	    /* dst was allowed by a lease */
 };
 
 /* What is known of a socket that was born in a run. */

@@ -183,3 +183,11 @@ struct {
 	__type(key, __u32);
 	__array(values, struct prefix6_map);
 } prefix6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, VARVEL_LEASES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct varvel_name_key);
+	__type(value, struct varvel_lease);
+} leases SEC(".maps");

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "refuse.h"
+#include "lease.h"
 
 /* The link-local addresses at which a run finds Varvel's endpoint (TCP 80). */
 #define ENDPOINT4 0xa9feaa02u /* 169.254.170.2, host order */
@@ -44,6 +45,7 @@ enum verdict {
 	VERDICT_DOOR,	  /* redirect TCP to the daemon */
 	VERDICT_DNS,	  /* redirect to the name server */
 	VERDICT_REFUSED,  /* same-run loopback without a listener */
+	VERDICT_LEASED,	  /* a lease allows the address itself */
 };
 
 struct judgement {
@@ -353,6 +355,37 @@ static __always_inline struct judgement judge_synthetic(__u64 run, const struct 
 	return (struct judgement){VERDICT_DENY, REASON_NAME_PORT};
 }
 
+/*
+ * A real address that no rule lists: it may be that of a `direct` name. Resolvers
+ * look for a route to it as they do to a synthetic one.
+ */
+static __always_inline struct judgement judge_lease(__u64 run, const struct dest *d,
+						    bool connecting)
+{
+	switch (lease_of(run, &d->address, d->port, d->protocol)) {
+	case LEASE_LIVE:
+		return (struct judgement){VERDICT_LEASED, REASON_NONE};
+	case LEASE_EXPIRED:
+		return (struct judgement){VERDICT_DENY, REASON_LEASE_EXPIRED};
+	default:
+		if (connecting && d->protocol == IPPROTO_UDP && lease_known(run, &d->address))
+			return (struct judgement){VERDICT_PROBE, REASON_NONE};
+		return (struct judgement){VERDICT_DENY, REASON_NO_RULE};
+	}
+}
+
+/*
+ * What a socket was leased goes on after the lease, as a connection outlives the
+ * DNS record that it was made by. A lease that was withdrawn is no longer there.
+ */
+static __always_inline void lease_continue(struct judgement *j, const struct varvel_socket *s,
+					   const struct dest *d)
+{
+	if (j->reason == REASON_LEASE_EXPIRED && s->flags & SOCKET_LEASED && s->port == d->port &&
+	    address_equal(&s->dst, &d->address))
+		*j = (struct judgement){VERDICT_LEASED, REASON_NONE};
+}
+
 /* Judges a destination for a run. d is in final form: no mapped IPv6. */
 static __always_inline struct judgement judge(void *ctx, __u64 id, const struct varvel_run *run,
 					      const struct dest *d, bool connecting)
@@ -367,5 +400,5 @@ static __always_inline struct judgement judge(void *ctx, __u64 id, const struct 
 		return judge_loopback(ctx, id, d);
 	if (rules_allow(run, d))
 		return (struct judgement){VERDICT_DIRECT, REASON_NONE};
-	return (struct judgement){VERDICT_DENY, REASON_NO_RULE};
+	return judge_lease(id, d, connecting);
 }

@@ -62,8 +62,9 @@ tools: [web]
 egress:
   - { cidr: %[1]s/32, ports: [%[2]d] }
   - { name: %[3]s, ports: [%[4]d], within: [%[1]s/32] }
+  - { name: %[5]s, ports: [%[4]d], within: [%[1]s/32], direct: true }
 environment: { pass: [PATH] }
-`, worldAddress, portSend, nameTLS, portTLS)
+`, worldAddress, portSend, nameTLS, portTLS, nameDirect)
 	tool := fmt.Sprintf(`tool: web
 hosts: ["%[1]s:%[2]d"]
 client: http

@@ -53,6 +53,10 @@ func nodeBenches(ca, echo string) []nodeBench {
 			[]nodeFigure{{"dns", "us", "a datagram that a Go program on loopback sends back", "an allowed name"}}, 60,
 			order{Op: "question", Address: world(portDNS), Name: nameTLS, N: 50}, order{Op: "question", Address: echo, Name: nameTLS, N: 50},
 		},
+		{
+			[]nodeFigure{{"dns_direct", "us", "a datagram that a Go program on loopback sends back", "a direct name whose addresses the node knows: checked and leased with every answer"}}, 60,
+			order{Op: "question", Address: world(portDNS), Name: nameDirect, N: 50}, order{Op: "question", Address: echo, Name: nameDirect, N: 50},
+		},
 	}
 }
 

@@ -25,12 +25,13 @@ import (
 
 // What the world serves besides the port that all rules allow.
 const (
-	portSend = 5201
-	portTLS  = 443
-	portHTTP = 8080
-	portDNS  = 53
-	nameTLS  = "tls.bench.test"
-	nameHTTP = "web.bench.test"
+	portSend   = 5201
+	portTLS    = 443
+	portHTTP   = 8080
+	portDNS    = 53
+	nameTLS    = "tls.bench.test"
+	nameHTTP   = "web.bench.test"
+	nameDirect = "direct.bench.test"
 )
 
 // Serve is the world's process. Its servers begin when they are told to, and end

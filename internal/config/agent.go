@@ -85,6 +85,7 @@ func (r *reader) rule(n *yaml.Node) EgressRule {
 		"protocol": r.text(keep(&rule.Protocol, oneOf(ProtocolTCP, ProtocolUDP, ProtocolAny))),
 		"within":   r.list(r.text(collect(&rule.Within, parseCIDR))),
 		"opaque":   r.truth(&rule.Opaque),
+		"direct":   r.truth(&rule.Direct),
 		"why":      r.text(keep(&rule.Why, parseLabel)),
 	})
 	if n.Kind != yaml.MappingNode {
@@ -111,14 +112,28 @@ func (r *reader) checkNameRule(n *yaml.Node, found map[string]*yaml.Node, rule E
 	case count > maxNamePorts:
 		r.fail(found["ports"], "list the ports that are used, or allow the range of addresses with `cidr`", "a rule for a name has at most %d ports, this one has %d", maxNamePorts, count)
 	}
-	if rule.Protocol != ProtocolTCP {
-		r.fail(found["protocol"], "allow the address with a `cidr` rule", "names are allowed over tcp only, not %s", rule.Protocol)
+	if rule.Protocol != ProtocolTCP && !rule.Direct {
+		r.fail(found["protocol"], "add `direct: true`, which hands out the name's real addresses, or allow the address with a `cidr` rule", "names are allowed over tcp only, not %s", rule.Protocol)
+	}
+	if rule.Direct {
+		r.checkDirectRule(found, rule)
 	}
 	r.checkGrants(n, "within", rule.Within, false)
 }
 
+// checkDirectRule refuses what a name that is not reached through the gateway
+// cannot have.
+func (r *reader) checkDirectRule(found map[string]*yaml.Node, rule EgressRule) {
+	if rule.Opaque {
+		r.fail(found["opaque"], "remove it", "`opaque` is for names that are reached through the gateway, and a `direct` one is not")
+	}
+	if hasPort(rule.Ports, dnsPort) {
+		r.fail(found["ports"], "remove the port", "port %d of every address is Varvel's name server, so a `direct` name cannot have it", dnsPort)
+	}
+}
+
 func (r *reader) checkRangeRule(n *yaml.Node, found map[string]*yaml.Node, rule *EgressRule) {
-	for _, key := range []string{"within", "opaque"} {
+	for _, key := range []string{"within", "opaque", "direct"} {
 		if found[key] != nil {
 			r.fail(found[key], "remove it", "`%s` is for rules with a name", key)
 		}

@@ -73,7 +73,15 @@ func (l *loader) checkRuleOverlap(a *Agent, t *tool.Tool) {
 	for _, rule := range a.Egress {
 		told := map[string]bool{}
 		for _, h := range t.Reached() {
-			if rule.Name != "" && !told[h.Name] && MatchName(rule.Name, h.Name) && hasPort(rule.Ports, h.Port) {
+			if rule.Name == "" || told[h.Name] || !MatchName(rule.Name, h.Name) {
+				continue
+			}
+			if rule.Direct && rule.Name == h.Name {
+				told[h.Name] = true
+				l.problems.add(rule.Pos, "remove `direct` or the rule, or remove the tool from the agent", "the rule for %q is `direct`, and tool %q (%s) of %s has that name: what is reached directly is not judged by action", rule.Name, t.Name, t.Pos, a.title())
+				continue
+			}
+			if hasPort(rule.Ports, h.Port) {
 				told[h.Name] = true
 				l.problems.add(rule.Pos, "remove the port or narrow the name in the rule, or remove the tool from the agent", "the rule for %q overlaps with tool %q (%s) of %s: both have %s", rule.Name, t.Name, t.Pos, a.title(), h)
 			}
@@ -90,10 +98,19 @@ func (l *loader) checkRules(a *Agent) {
 			continue
 		}
 		for _, other := range byName[rule.Name] {
-			if port, both := commonPort(rule.Ports, other.Ports); both {
+			if rule.Direct != other.Direct {
+				l.problems.add(rule.Pos, "make both `direct` or neither", "%s has a rule for %q that is `direct` and one that is not; first at %s", a.title(), rule.Name, other.Pos)
+				continue
+			}
+			if port, both := commonPort(rule.Ports, other.Ports); both && commonProtocol(rule, other) {
 				l.problems.add(rule.Pos, "join the two rules", "%s has two rules for %q, port %d; first at %s", a.title(), rule.Name, port, other.Pos)
 			}
 		}
 		byName[rule.Name] = append(byName[rule.Name], rule)
 	}
+}
+
+// commonProtocol reports whether two rules speak of one protocol.
+func commonProtocol(a, b EgressRule) bool {
+	return a.Protocol == b.Protocol || a.Protocol == ProtocolAny || b.Protocol == ProtocolAny
 }

@@ -128,9 +128,10 @@ type EgressRule struct {
 	Name     string         // host name or pattern ("*.x", "**.x"); "" if CIDR is set
 	CIDR     netip.Prefix   // masked; the zero value if Name is set
 	Ports    []PortRange    // sorted, disjoint, never empty: 1-65535 if the operator gave none
-	Protocol string         // ProtocolTCP, ProtocolUDP or ProtocolAny; names: ProtocolTCP
+	Protocol string         // ProtocolTCP, ProtocolUDP or ProtocolAny; names that are not Direct: ProtocolTCP
 	Within   []netip.Prefix // private ranges to which Name may resolve
 	Opaque   bool           // Name only: pass bytes that are not TLS, too
+	Direct   bool           // Name only: hand out the name's real addresses, as short leases
 	Why      string         // for people
 	Pos      Position
 }

@@ -95,6 +95,10 @@ func ruleFor(d Destination) (string, error) {
 		name, err := parsePattern(d.Name)
 		return fmt.Sprintf("{ name: %s, ports: [%s] }", scalarFor(name), ports), err
 	}
+	if d.Name != "" && d.Protocol == ProtocolUDP && !d.Addr.IsValid() {
+		name, err := parsePattern(d.Name)
+		return fmt.Sprintf("{ name: %s, ports: [%s], protocol: udp, direct: true }", scalarFor(name), ports), err
+	}
 	return rangeRuleFor(d, ports)
 }
 
@@ -112,7 +116,7 @@ func rangeRuleFor(d Destination, ports PortRange) (string, error) {
 	case d.Protocol != ProtocolTCP && d.Protocol != ProtocolUDP:
 		return "", fmt.Errorf("%q cannot be allowed: only tcp and udp are", d.Protocol)
 	case !d.Addr.IsValid():
-		return "", fmt.Errorf("%s cannot be allowed by its name: names are for tcp, %s needs a `cidr` rule with the address", d, d.Protocol)
+		return "", fmt.Errorf("%s has neither a name nor an address", d)
 	}
 	addr := d.Addr.Unmap().WithZone("")
 	prefix := netip.PrefixFrom(addr, addr.BitLen())

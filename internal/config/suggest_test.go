@@ -92,6 +92,7 @@ func TestSuggest(t *testing.T) {
 	}{
 		{to("api.example.org", "", 443, "tcp"), "{ name: api.example.org, ports: [443] }", "into the brackets"},
 		{to("other.example.org", "", 443, "tcp"), "{ name: other.example.org, ports: [443] }", "add other to the agent's `tools`"},
+		{to("api.example.org", "", 443, "udp"), "{ name: api.example.org, ports: [443], protocol: udp, direct: true }", "into the brackets"},
 		{to("", "203.0.113.7", 53000, "udp"), `{ cidr: "203.0.113.7/32", ports: [53000], protocol: udp }`, "into the brackets"},
 	} {
 		s, err := cfg.Suggest("a", c.d)
@@ -116,7 +117,8 @@ func TestSuggestRefuses(t *testing.T) {
 		{to("", "::ffff:127.0.0.1", 80, "tcp"), "is never opened"},
 		{to("", "fe80::1%eth0", 80, "tcp"), "is never opened"},
 		{to("", "224.0.0.1", 80, "udp"), "is never opened"},
-		{to("api.example.org", "", 443, "udp"), "names are for tcp"},
+		{to("", "", 443, "udp"), "neither a name nor an address"},
+		{to("api.example.org", "", 53, "udp"), "port 53"},
 		{to("", "203.0.113.7", 0, "tcp"), "is not a port"},
 		{to("", "203.0.113.7", 53, "udp"), "port 53"},
 		{to("", "203.0.113.7", 1, "sctp"), "only tcp and udp"},

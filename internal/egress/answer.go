@@ -89,12 +89,22 @@ func (q *question) reverseHost() (string, bool) {
 // name answers a question about a host: with its synthetic address if the run
 // may reach it, else that it does not exist.
 func (s *Server) name(ctx context.Context, q *question) []byte {
+	if reason, ok := q.tunnels(); ok && !s.observed(ctx, q, reason) {
+		return s.refuse(ctx, q, reason)
+	}
+	if q.isAmbiguous() {
+		if answer := s.absent(ctx, q); answer != nil {
+			return answer
+		}
+	}
 	p, err := q.state.addresses(q.host)
 	switch {
+	case errors.Is(err, errDirect):
+		return s.direct(ctx, q)
 	case errors.Is(err, errNotListed) && q.isSearch():
 		return q.quietly()
 	case errors.Is(err, errNotListed):
-		return s.deny(ctx, q)
+		return s.refuse(ctx, q, reasonUnlisted())
 	case errors.Is(err, ErrNoSynthetic):
 		return s.fail(ctx, q, reasonQuota())
 	case err != nil:
@@ -104,6 +114,17 @@ func (s *Server) name(ctx context.Context, q *question) []byte {
 	answer, ok := q.addresses([]netip.Addr{p.v4, p.v6})
 	q.counted(ok)
 	return answer
+}
+
+// tunnels reports whether a name that only a wildcard lists looks as if it were
+// made to carry data.
+func (q *question) tunnels() (decision.Reason, bool) {
+	_, plan := q.state.current()
+	part, wild := plan.names.wild(q.host)
+	if !wild {
+		return decision.Reason{}, false
+	}
+	return tunnels(part)
 }
 
 // isSearch reports whether a name looks like the work of a search list: an
@@ -119,12 +140,46 @@ func (q *question) isSearch() bool {
 	if base != q.host && plan.names.has(base) {
 		return true
 	}
-	for i := strings.LastIndexByte(base, '.'); i > 0; i = strings.LastIndexByte(base[:i], '.') {
-		if plan.names.has(base[:i]) {
+	return plan.names.suffixed(base)
+}
+
+// suffixed reports whether a host is a listed one with a suffix.
+func (t *nameTable) suffixed(host string) bool {
+	for i := strings.LastIndexByte(host, '.'); i > 0; i = strings.LastIndexByte(host[:i], '.') {
+		if t.has(host[:i]) {
 			return true
 		}
 	}
 	return false
+}
+
+// isAmbiguous reports whether a name that only a wildcard lists is a listed name
+// with a suffix: a search list makes such names (api.example.org.svc.cluster.local),
+// and content networks do. An address for one that does not exist would keep the
+// program from asking for the name it means.
+func (q *question) isAmbiguous() bool {
+	_, plan := q.state.current()
+	part, wild := plan.names.wild(q.host)
+	return wild && strings.Contains(part, ".") && plan.names.suffixed(q.host)
+}
+
+// absent asks the node's name servers about an ambiguous name. It returns the
+// answer that the name does not exist, or that nobody knows, and nil if it does.
+func (s *Server) absent(ctx context.Context, q *question) []byte {
+	if s.upstream == nil {
+		return q.quietly()
+	}
+	if reason, ok := q.state.admit(q.host); !ok && !s.observed(ctx, q, reason) {
+		return s.fail(ctx, q, reason)
+	}
+	_, _, err := s.lookup(ctx, q.host)
+	switch {
+	case err == nil || errors.Is(err, ErrNoAddress):
+		return nil
+	case errors.Is(err, ErrNoSuchName):
+		return q.quietly()
+	}
+	return s.fail(ctx, q, reasonUpstream())
 }
 
 // quietly answers NXDOMAIN and counts; there is no event.
@@ -134,11 +189,10 @@ func (q *question) quietly() []byte {
 	return q.negative(dns.RcodeNameError)
 }
 
-// deny answers NXDOMAIN, says why, and keeps an event. Nothing goes on that the
+// refuse answers NXDOMAIN, says why, and keeps an event. Nothing goes on that the
 // event would have to precede, so a lost one is logged and counted, no more.
-func (s *Server) deny(ctx context.Context, q *question) []byte {
+func (s *Server) refuse(ctx context.Context, q *question, reason decision.Reason) []byte {
 	q.state.count.denied.Add(1)
-	reason := reasonUnlisted()
 	_ = s.record(ctx, q, NameEvent{Code: "NXDOMAIN", Effect: decision.EffectDeny, Reason: reason})
 	return q.negative(dns.RcodeNameError, extendedError(dns.ExtendedErrorCodeBlocked, "Varvel: "+reason.Text))
 }

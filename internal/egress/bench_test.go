@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -16,9 +17,12 @@ func unlimited() Limits { return Limits{Queries: 1e12, QueryBurst: 1e9} }
 
 // BenchmarkDNS is an answer over loopback. Compare with BenchmarkEcho.
 func BenchmarkDNS(b *testing.B) {
-	for name, host := range map[string]string{"allowed": "api.example.com", "unlisted": "evil.example"} {
+	for name, host := range map[string]string{"allowed": "api.example.com", "unlisted": "evil.example", "direct": "turn.example.com"} {
 		b.Run(name, func(b *testing.B) {
-			r := newRig(b, unlimited(), agentWith(named("api.example.com", 443)))
+			r := newRig(b, unlimited(), agentWith(named("api.example.com", 443), directly("turn.example.com", config.ProtocolAny, 443)))
+			r.server.upstream = upstreamFunc(func(context.Context, string) ([]netip.Addr, error) {
+				return addrs("203.0.113.7", "2001:db8::7"), nil
+			})
 			roundTrips(b, r.serveUDP(b, "127.0.0.1:0"), pack(b, ask(host, dns.TypeA)))
 		})
 	}

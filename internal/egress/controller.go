@@ -22,6 +22,8 @@ type Controller struct {
 // Options are the parts of a Controller. All but Limits are required.
 type Options struct {
 	Datapath Datapath
+	Leaser   Leaser
+	Snapshot func() CheckFunc // where names may lead now; *Scope has it
 	Decider  Decider
 	Events   Events
 	Log      *slog.Logger
@@ -40,7 +42,7 @@ func NewController(o Options) *Controller {
 // after a reload. The plan that is returned says what policy left out.
 //
 // If there is a plan and an error, the plan is in force, but the kernel did not
-// take all ports of names that the run knows already. If there is no plan,
+// take all ports of names that the run knows already, or did not give up a lease. If there is no plan,
 // nothing has changed.
 func (c *Controller) Apply(ctx context.Context, run *workload.Run) (*Plan, error) {
 	plan, err := NewPlan(ctx, c.options.Decider, run)
@@ -56,7 +58,7 @@ func (c *Controller) Apply(ctx context.Context, run *workload.Run) (*Plan, error
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.runs[run.CgroupID] = newRunState(c.options.Datapath, run, plan, c.options.Limits)
+	c.runs[run.CgroupID] = newRunState(c.options, run, plan)
 	return plan, nil
 }
 
@@ -68,7 +70,7 @@ func (c *Controller) enforce(ctx context.Context, run *workload.Run, plan *Plan,
 	}
 	event := RuleSetEvent{
 		Run: run, ID: plan.Rules.ID, Entries: len(plan.Rules.Entries),
-		Names: plan.names.size(), Refused: plan.Refused,
+		Names: plan.names.size(), Direct: plan.Direct(), Refused: plan.Refused,
 	}
 	if state != nil {
 		_, old := state.current()

@@ -7,5 +7,9 @@
 // gateway asks Controller.Lookup for the name, Resolver for its addresses and
 // Scope for which of those may be dialled.
 //
-// No question of a run in enforce mode leaves the node. See docs/names.md.
+// A direct name is answered with its real addresses instead, which the kernel
+// opens for a while.
+//
+// Of the questions of a run in enforce mode only those about direct names leave
+// the node, and the gateway's about names that it dials. See docs/names.md.
 package egress

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/workload"
@@ -20,15 +21,16 @@ type Events interface {
 // RuleSetEvent says which compiled allowlist a run is about to get.
 type RuleSetEvent struct {
 	Run      *workload.Run
-	ID       string // of the rule set
-	Previous string // the rule set so far, or "" at the run's start
-	Entries  int    // prefixes in the rule set
-	Names    int    // exact names and patterns
+	ID       string   // of the rule set
+	Previous string   // the rule set so far, or "" at the run's start
+	Entries  int      // prefixes in the rule set
+	Names    int      // exact names and patterns
+	Direct   []string // names and patterns whose real addresses are handed out
 	Refused  []Refusal
 }
 
 // NameEvent is one question about a name that was refused or could not be
-// answered. Name is what the workload sent, in presentation format (RFC 4343,
+// answered, or about a direct name that leads to addresses that are new for it. Name is what the workload sent, in presentation format (RFC 4343,
 // section 2.1), at most 1004 bytes: data, never to be trusted.
 type NameEvent struct {
 	Run    *workload.Run
@@ -38,6 +40,8 @@ type NameEvent struct {
 	Effect decision.Effect
 	Would  decision.Effect // EffectDeny where observe mode let it happen
 	Reason decision.Reason
+	// Addresses are what a direct name has opened.
+	Addresses []netip.Addr
 	// Unrecorded is how many such questions of the run had no event of their
 	// own since the last event.
 	Unrecorded uint64

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -17,14 +18,21 @@ import (
 // be one, to this question, within its size, and with no address but those
 // that a run may know.
 func FuzzQuestion(f *testing.F) {
-	for _, name := range []string{"api.example.com", "localhost", "evil.example", ".", `a\000b.example`, "api.example.com.x.y"} {
+	for _, name := range []string{"api.example.com", "localhost", "evil.example", "turn.example.com", "a.direct.example", ".", `a\000b.example`, "api.example.com.x.y"} {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypePTR, dns.TypeANY, dns.TypeAXFR} {
 			f.Add(pack(f, ask(name, qtype)))
 		}
 	}
 	f.Add(pack(f, ask("1.0.18.198.in-addr.arpa", dns.TypePTR)))
 	f.Add(append(make([]byte, 12), 0xc0, 0x0c, 0, 1, 0, 1))
-	r := newRig(f, Limits{Names: 64}, agentWith(named("api.example.com", 443), named("**.wild.example", 443)))
+	r := newRig(f, Limits{Names: 64}, agentWith(named("api.example.com", 443), named("**.wild.example", 443),
+		directly("turn.example.com", config.ProtocolUDP, 443), directly("**.direct.example", config.ProtocolAny, 443)))
+	r.server.upstream = upstreamFunc(func(_ context.Context, host string) ([]netip.Addr, error) {
+		if host != "turn.example.com" && !strings.HasSuffix(host, ".direct.example") && !strings.HasSuffix(host, ".wild.example") {
+			panic(host + " has left the node")
+		}
+		return addrs("203.0.113.7"), nil
+	})
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		for _, limit := range []int{maxUDP, maxTCP} {
 			raw := r.raw(t, wire, limit)
@@ -57,7 +65,9 @@ func checkAnswer(t *testing.T, wire, raw []byte, limit int) {
 	}
 	for _, rr := range m.Answer {
 		addr, ok := address(rr, rr.Header().Name, rr.Header().Rrtype)
-		if ok && !IsSynthetic(addr) && !addr.IsLoopback() {
+		host, _ := CanonicalHost(rr.Header().Name)
+		direct := host == "turn.example.com" || strings.HasSuffix(host, ".direct.example")
+		if ok && !IsSynthetic(addr) && !addr.IsLoopback() && !(direct && addr.String() == "203.0.113.7") {
 			t.Fatalf("an address in the answer to %x: %v", wire, m)
 		}
 	}

@@ -13,6 +13,10 @@ type Limits struct {
 	Connections int           // TCP connections at once; default 64
 	Pipeline    int           // questions on one TCP connection; default 1000
 	Idle        time.Duration // until a silent TCP connection is closed; default 10 s
+	Leases      int           // addresses times ports that are open for direct names; default 2048
+	WildNames   int           // different names below wildcards that are resolved in an hour; default 512
+	WildRate    float64       // such names a second; default 5
+	WildBurst   int           // such names at once; default 100
 	Tasks       int           // datagrams at once that need more than a look-up, such as refusals; default 64
 }
 
@@ -27,6 +31,10 @@ func (l Limits) orDefaults() Limits {
 	setDefault(&l.Pipeline, 1000)
 	setDefault(&l.Idle, 10*time.Second)
 	setDefault(&l.Tasks, 64)
+	setDefault(&l.Leases, 2048)
+	setDefault(&l.WildNames, 512)
+	setDefault(&l.WildRate, 5)
+	setDefault(&l.WildBurst, 100)
 	return l
 }
 

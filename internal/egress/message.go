@@ -78,9 +78,14 @@ func extendedError(code uint16, text string) dns.EDNS0 {
 // addresses answers with those of addrs that are of the type that was asked
 // for. It reports whether there was one.
 func (q *question) addresses(addrs []netip.Addr) ([]byte, bool) {
+	return q.addressesFor(addrs, answerTTL)
+}
+
+// addressesFor is addresses with a time to live, in seconds.
+func (q *question) addressesFor(addrs []netip.Addr, ttl uint32) ([]byte, bool) {
 	m := q.start(dns.RcodeSuccess)
 	for _, a := range addrs {
-		if rr := addressRecord(q.name, q.qtype, a); rr != nil {
+		if rr := addressRecord(q.name, q.qtype, a, ttl); rr != nil {
 			m.Answer = append(m.Answer, rr)
 		}
 	}
@@ -91,8 +96,8 @@ func (q *question) addresses(addrs []netip.Addr) ([]byte, bool) {
 }
 
 // addressRecord returns an A or AAAA record, or nil if addr is not of the type.
-func addressRecord(name string, qtype uint16, addr netip.Addr) dns.RR {
-	hdr := dns.RR_Header{Name: name, Rrtype: qtype, Class: dns.ClassINET, Ttl: answerTTL}
+func addressRecord(name string, qtype uint16, addr netip.Addr, ttl uint32) dns.RR {
+	hdr := dns.RR_Header{Name: name, Rrtype: qtype, Class: dns.ClassINET, Ttl: ttl}
 	switch {
 	case qtype == dns.TypeA && addr.Is4():
 		return &dns.A{Hdr: hdr, A: net.IP(addr.AsSlice())}

@@ -21,6 +21,9 @@ type grant struct {
 	rule  *config.EgressRule
 }
 
+// direct reports whether the name's real addresses are handed out.
+func (g grant) direct() bool { return g.rule != nil && g.rule.Direct }
+
 // Name is a name and port of a run, and by what it is allowed. Exactly one of
 // Tool and Rule is set.
 type Name struct {
@@ -35,6 +38,7 @@ type nameTable struct {
 	exact    map[string][]grant
 	patterns map[string][]patternGrant // by the name after the wildcard
 	count    int                       // of rules with a wildcard
+	direct   []string                  // names and patterns whose addresses are handed out
 }
 
 // patternGrant is a name with a wildcard as its first label, and its grant.
@@ -79,10 +83,17 @@ func (t *nameTable) addTool(tl *tool.Tool) error {
 
 func (t *nameTable) addRule(r *config.EgressRule) error {
 	ports := rulePorts(r)
-	if n := len(singlePorts([]grant{{ports: ports}})); n == 0 || n > MaxPorts {
-		return fmt.Errorf("the name %s has %d TCP ports, and a name may have 1 to %d; list its ports", r.Name, n, MaxPorts)
+	protocols, kind := []ruleset.Protocol{ruleset.TCP}, "TCP ports"
+	if r.Direct {
+		protocols, kind = append(protocols, ruleset.UDP), "ports"
+	}
+	if n := len(single(ports, protocols...)); n == 0 || n > len(protocols)*MaxPorts {
+		return fmt.Errorf("the name %s has %d %s, and a name may have 1 to %d; list its ports", r.Name, n, kind, len(protocols)*MaxPorts)
 	}
 	g := grant{ports: ports, rule: r}
+	if r.Direct {
+		t.direct = append(t.direct, r.Name)
+	}
 	wildcard, base := splitWildcard(r.Name)
 	host, ok := CanonicalHost(base)
 	switch {
@@ -109,13 +120,18 @@ func splitWildcard(name string) (wildcard, base string) {
 
 // grants returns every reason why a canonical host may be reached: the exact
 // name first, then wildcards, the longest name after the wildcard first. Equals
-// are in the order of the configuration.
+// are in the order of the configuration. A name is reached through the gateway or
+// directly, never both: the first of them tells, and the others of its kind count.
 func (t *nameTable) grants(host string) []grant {
 	found := slices.Clip(t.exact[host])
 	for _, p := range t.covering(host) {
 		found = append(found, p.grant)
 	}
-	return found
+	if len(found) == 0 {
+		return nil
+	}
+	direct := found[0].direct()
+	return slices.DeleteFunc(slices.Clone(found), func(g grant) bool { return g.direct() != direct })
 }
 
 // has reports whether a canonical host may be reached at all.
@@ -144,10 +160,10 @@ func (t *nameTable) covering(host string) []patternGrant {
 
 func (t *nameTable) size() int { return len(t.exact) + t.count }
 
-// at returns by what a port of a canonical host is allowed.
+// at returns by what a port of a canonical host is reached through the gateway.
 func (t *nameTable) at(host string, port uint16) (Name, bool) {
 	for _, g := range t.grants(host) {
-		if ruleset.AllowsPort(g.ports, port, ruleset.TCP) {
+		if !g.direct() && ruleset.AllowsPort(g.ports, port, ruleset.TCP) {
 			return Name{Host: host, Ports: g.ports, Tool: g.tool, Rule: g.rule}, true
 		}
 	}
@@ -161,11 +177,16 @@ func singlePorts(grants []grant) []ruleset.PortRange {
 	for _, g := range grants {
 		all = append(all, g.ports...)
 	}
-	var single []ruleset.PortRange
-	for _, r := range ruleset.MergePorts(all) {
-		for p := int(r.First); p <= int(r.Last) && r.Protocol == ruleset.TCP; p++ {
-			single = append(single, ruleset.PortRange{First: uint16(p), Last: uint16(p), Protocol: ruleset.TCP})
+	return single(all, ruleset.TCP)
+}
+
+// single returns the ports of some protocols, one range for each, in order.
+func single(ports []ruleset.PortRange, protocols ...ruleset.Protocol) []ruleset.PortRange {
+	var list []ruleset.PortRange
+	for _, r := range ruleset.MergePorts(ports) {
+		for p := int(r.First); p <= int(r.Last) && slices.Contains(protocols, r.Protocol); p++ {
+			list = append(list, ruleset.PortRange{First: uint16(p), Last: uint16(p), Protocol: r.Protocol})
 		}
 	}
-	return single
+	return list
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // mustObserve reports whether a question is about a name that is not listed, in
-// a run whose mode lets it happen. Such names are the only ones that leave the
-// node, and only for runs in observe mode.
+// a run whose mode lets it happen. Of names that are not listed such questions are
+// the only ones that leave the node.
 func (s *Server) mustObserve(q *question) bool {
 	if s.upstream == nil || q.host == "" || isLocalhost(q.host) || isReverse(q.host) {
 		return false
@@ -33,7 +33,7 @@ func (s *Server) observe(ctx context.Context, q *question) []byte {
 		q.state.count.failed.Add(1)
 		return q.failed("Varvel: " + reasonUnrecorded().Text)
 	}
-	addrs, err := s.upstream.Resolve(ctx, q.host)
+	addrs, _, err := s.lookup(ctx, q.host)
 	if errors.Is(err, ErrNoSuchName) {
 		return q.negative(dns.RcodeNameError)
 	}
@@ -48,4 +48,14 @@ func (s *Server) observe(ctx context.Context, q *question) []byte {
 	answer, ok := q.addresses(addrs)
 	q.counted(ok)
 	return answer
+}
+
+// observed reports whether a question that enforce would refuse is answered all
+// the same, because its run is in observe mode. It is, once the event is kept.
+func (s *Server) observed(ctx context.Context, q *question, reason decision.Reason) bool {
+	if q.run().Mode != decision.ModeObserve {
+		return false
+	}
+	e := NameEvent{Code: "NOERROR", Effect: decision.EffectAllow, Would: decision.EffectDeny, Reason: reason}
+	return s.record(ctx, q, e) == nil
 }

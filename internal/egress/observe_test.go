@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -15,9 +16,12 @@ import (
 // upstreamFunc resolves by a function.
 type upstreamFunc func(ctx context.Context, host string) ([]netip.Addr, error)
 
-func (f upstreamFunc) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	return f(ctx, host)
+func (f upstreamFunc) Lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
+	addrs, err := f(ctx, host)
+	return addrs, time.Minute, err
 }
+
+func (f upstreamFunc) Snapshot() CheckFunc { return NewScope().Snapshot() }
 
 func observing(rules ...config.EgressRule) *config.Agent {
 	a := agentWith(rules...)

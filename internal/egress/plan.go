@@ -16,7 +16,7 @@ type Decider interface {
 	Decide(ctx context.Context, r decision.Request) (decision.Decision, error)
 }
 
-// Refusal is a CIDR rule that policy left out of a rule set.
+// Refusal is a CIDR rule or a direct name that policy left out.
 type Refusal struct {
 	Rule       *config.EgressRule
 	DecisionID string
@@ -31,15 +31,17 @@ type Plan struct {
 	names   *nameTable
 }
 
-// NewPlan puts each CIDR rule of the run's agent to the decider, compiles what
-// it allows, and collects the names. A rule that is denied, or about which
-// there is no decision, is left out.
+// NewPlan puts each CIDR rule and each direct name of the run's agent to the
+// decider, because the gateway will not, compiles what it allows, and collects the
+// names. A rule that is denied, or about which there is no decision, is left out.
 func NewPlan(ctx context.Context, d Decider, run *workload.Run) (*Plan, error) {
 	p := &Plan{}
 	var allowed []ruleset.Rule
+	var names []config.EgressRule
 	for i := range run.Agent.Egress {
 		rule := &run.Agent.Egress[i]
-		if rule.Name != "" {
+		if rule.Name != "" && !rule.Direct {
+			names = append(names, *rule)
 			continue
 		}
 		verdict, err := d.Decide(ctx, ruleRequest(run, rule))
@@ -50,13 +52,17 @@ func NewPlan(ctx context.Context, d Decider, run *workload.Run) (*Plan, error) {
 			p.Refused = append(p.Refused, Refusal{rule, verdict.ID, verdict.Reasons})
 			continue
 		}
+		if rule.Direct {
+			names = append(names, *rule)
+			continue
+		}
 		allowed = append(allowed, ruleset.Rule{Prefix: rule.CIDR, Ports: rulePorts(rule), Source: rule.Pos.String()})
 	}
 	var err error
 	if p.Rules, err = ruleset.Compile(allowed); err != nil {
 		return nil, fmt.Errorf("compile the rules of agent %s: %w", run.Run.Agent, err)
 	}
-	if p.names, err = newNameTable(run.Tools, run.Agent.Egress); err != nil {
+	if p.names, err = newNameTable(run.Tools, names); err != nil {
 		return nil, fmt.Errorf("collect the names of agent %s: %w", run.Run.Agent, err)
 	}
 	return p, nil
@@ -72,12 +78,19 @@ func (p *Plan) Name(host string, port uint16) (Name, bool) {
 	return p.names.at(canonical, port)
 }
 
-// ruleRequest asks whether a CIDR rule may be part of the rule set. The target
-// is the first address of the prefix, and the port if the rule has one only;
-// the preview has all of it.
+// Direct returns the names of a plan whose real addresses are handed out, as the
+// rules have them: what shares such an address and port can be reached, too.
+func (p *Plan) Direct() []string { return p.names.direct }
+
+// ruleRequest asks whether a rule may be used without the gateway. The target is
+// the first address of the prefix or the name as the rule has it, and the port if
+// the rule has one only; the preview has all of it.
 func ruleRequest(run *workload.Run, rule *config.EgressRule) decision.Request {
 	ports := rulePorts(rule)
-	target := decision.Target{Address: rule.CIDR.Masked().Addr(), Protocol: protocolName(rule)}
+	target := decision.Target{Name: rule.Name, Protocol: protocolName(rule)}
+	if rule.Name == "" {
+		target.Address = rule.CIDR.Masked().Addr()
+	}
 	if len(ports) == 1 && ports[0].First == ports[0].Last {
 		target.Port = ports[0].First
 	}
@@ -90,7 +103,11 @@ func ruleRequest(run *workload.Run, rule *config.EgressRule) decision.Request {
 
 func preview(rule *config.EgressRule, ports []ruleset.PortRange) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s", rule.CIDR, protocolName(rule))
+	what := rule.Name
+	if what == "" {
+		what = rule.CIDR.String()
+	}
+	fmt.Fprintf(&b, "%s %s", what, protocolName(rule))
 	for _, r := range ports[:min(len(ports), ruleset.MaxRanges)] {
 		if r.First == r.Last {
 			fmt.Fprintf(&b, " %d", r.First)

@@ -24,6 +24,7 @@ const (
 var (
 	errTruncated = errors.New("the answer is truncated")
 	errForeign   = errors.New("it is no answer to the question that was asked")
+	errServFail  = errors.New("the server says SERVFAIL")
 	errNoServer  = errors.New("there is no name server; set dns.upstreams or a nameserver in resolv.conf")
 )
 
@@ -40,19 +41,42 @@ func (r *Resolver) query(ctx context.Context, host string, qtype uint16) (record
 	if len(servers) == 0 {
 		return records{}, errNoServer
 	}
+	servers = r.upstreams.order(servers)
 	for range rounds {
 		for _, server := range servers {
 			found, err := r.queryServer(ctx, server, host, qtype)
+			r.noteServer(ctx, server, err)
 			if err == nil || errors.Is(err, ErrNoSuchName) {
 				return found, err
 			}
 			if ctx.Err() != nil {
-				return records{}, fmt.Errorf("ask name server %s: %w", server, context.Cause(ctx))
+				err = fmt.Errorf("ask name server %s: %w", server, context.Cause(ctx))
+				return records{}, r.unanswered(ctx, err)
 			}
 			errs = append(errs, fmt.Errorf("ask name server %s: %w", server, err))
 		}
 	}
-	return records{}, errors.Join(errs...)
+	return records{}, r.unanswered(ctx, errors.Join(errs...))
+}
+
+// noteServer keeps how a server did. One that says SERVFAIL lives: it is the name
+// that cannot be resolved, and runs choose names.
+func (r *Resolver) noteServer(ctx context.Context, server netip.AddrPort, err error) {
+	alive := err == nil || errors.Is(err, ErrNoSuchName) || errors.Is(err, errServFail)
+	if alive || !errors.Is(context.Cause(ctx), errLate) {
+		r.upstreams.note(server, alive)
+	}
+	if alive {
+		r.upstreams.result(nil)
+	}
+}
+
+// unanswered notes a look-up without an answer, unless it was given up.
+func (r *Resolver) unanswered(ctx context.Context, err error) error {
+	if !errors.Is(err, errServFail) && !errors.Is(context.Cause(ctx), errLate) {
+		r.upstreams.result(err)
+	}
+	return err
 }
 
 // queryServer asks one server: over UDP with EDNS, without EDNS if it does not
@@ -157,8 +181,21 @@ func readAnswer(raw []byte, q *dns.Msg) (*dns.Msg, error) {
 		return nil, errTruncated
 	case err != nil:
 		return nil, fmt.Errorf("the answer cannot be read: %w", err)
+	case !counted(raw, answer):
+		return nil, errors.New("the answer cannot be read: it has fewer records than its header says")
 	}
 	return answer, nil
+}
+
+// counted reports whether a message has as many records as its header says. The
+// parser is content with fewer, if there are no bytes left.
+func counted(raw []byte, m *dns.Msg) bool {
+	for i, n := range []int{len(m.Question), len(m.Answer), len(m.Ns), len(m.Extra)} {
+		if int(binary.BigEndian.Uint16(raw[4+2*i:])) != n {
+			return false
+		}
+	}
+	return true
 }
 
 // answers reports whether a is an answer to q: same id and same question.
@@ -177,6 +214,8 @@ func extract(q, answer *dns.Msg) (records, error) {
 	case dns.RcodeSuccess:
 	case dns.RcodeNameError:
 		return records{}, ErrNoSuchName
+	case dns.RcodeServerFailure:
+		return records{}, errServFail
 	default:
 		return records{}, fmt.Errorf("the server says %s", dns.RcodeToString[answer.Rcode])
 	}
@@ -199,10 +238,22 @@ func extract(q, answer *dns.Msg) (records, error) {
 	return found, nil
 }
 
+// alias returns the name that a name stands for. A CNAME counts before the DNAME
+// that it was made from (RFC 6672, section 3.1).
 func alias(rrs []dns.RR, name string) (string, time.Duration, bool) {
 	for _, rr := range rrs {
 		if c, ok := rr.(*dns.CNAME); ok && strings.EqualFold(c.Hdr.Name, name) {
 			return c.Target, seconds(rr), true
+		}
+	}
+	for _, rr := range rrs {
+		d, ok := rr.(*dns.DNAME)
+		if !ok || !dns.IsSubDomain(d.Hdr.Name, name) || strings.EqualFold(d.Hdr.Name, name) {
+			continue
+		}
+		target := name[:len(name)-len(d.Hdr.Name)] + d.Target
+		if _, ok := dns.IsDomainName(target); ok {
+			return target, seconds(rr), true
 		}
 	}
 	return "", 0, false

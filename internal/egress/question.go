@@ -41,7 +41,7 @@ func (s *Server) parse(state *runState, msg []byte, limit int) (*question, []byt
 		return nil, headerOnly(msg, dns.RcodeNotImplemented)
 	}
 	m := new(dns.Msg)
-	if !plausible(msg) || m.Unpack(msg) != nil || len(m.Question) != 1 || countOPT(m) > 1 {
+	if !plausible(msg) || m.Unpack(msg) != nil || len(m.Question) != 1 || !counted(msg, m) || !soundOPT(m) {
 		state.count.malformed.Add(1)
 		return nil, headerOnly(msg, dns.RcodeFormatError)
 	}
@@ -86,14 +86,19 @@ func wholeQuestion(msg []byte) bool {
 	return len(msg) >= 5 && msg[0] == 0
 }
 
-func countOPT(m *dns.Msg) int {
+// soundOPT reports whether a message has one OPT record at most, and that one at the
+// root (RFC 6891, section 6.1).
+func soundOPT(m *dns.Msg) bool {
 	n := 0
 	for _, rr := range m.Extra {
-		if rr.Header().Rrtype == dns.TypeOPT {
-			n++
+		if rr.Header().Rrtype != dns.TypeOPT {
+			continue
+		}
+		if n++; n > 1 || rr.Header().Name != "." {
+			return false
 		}
 	}
-	return n
+	return true
 }
 
 // isTransfer knows the question types that ask for a zone.

@@ -16,6 +16,9 @@ import (
 // ErrNoSuchName means that the name servers say the name does not exist.
 var ErrNoSuchName = errors.New("no such name")
 
+// errLate means that a family was given up, because the other one has an answer.
+var errLate = errors.New("the answer is late, and the other family has its addresses")
+
 // ErrNoAddress means that the name exists, but has neither A nor AAAA records.
 var ErrNoAddress = errors.New("the name has no address")
 
@@ -25,7 +28,10 @@ const (
 	minTTL       = time.Second
 	maxTTL       = 5 * time.Minute
 	shortTTL     = 5 * time.Second // of "no" and of answers that lack a family
+	fileTTL      = time.Minute     // of what needs no name server
 	maxCached    = 4096            // names
+	failureTTL   = time.Second     // of failures, so that servers in trouble are not asked by every connection (RFC 9520)
+	familyDelay  = time.Second     // of one family, when the other one has its answer
 	resolveLimit = 12 * time.Second
 )
 
@@ -50,9 +56,10 @@ type Resolver struct {
 	log     *slog.Logger
 	ask     func(ctx context.Context, host string, qtype uint16) (records, error) // tests replace it
 
-	flight singleflight.Group
-	mu     sync.Mutex
-	cache  map[string]cached
+	upstreams upstreams
+	flight    singleflight.Group
+	mu        sync.Mutex
+	cache     map[string]cached
 }
 
 // cached is an answer, or that there is none.
@@ -88,32 +95,43 @@ func NewResolver(o ResolverOptions) (*Resolver, error) {
 	return r, nil
 }
 
-// Resolve returns the addresses of a host, IPv6 and IPv4 in turn (RFC 8305,
-// section 4). They are not judged yet: see Check. Returns an error that wraps
-// ErrNoSuchName or ErrNoAddress if the answer is that there are none.
+// Resolve is Lookup for those who need not know how long the answer holds.
 func (r *Resolver) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	addrs, _, err := r.Lookup(ctx, host)
+	return addrs, err
+}
+
+// Lookup returns the addresses of a host, IPv6 and IPv4 in turn (RFC 8305,
+// section 4), and how long they hold. They are not judged yet: see Check. Returns
+// an error that wraps ErrNoSuchName or ErrNoAddress if the answer is that there
+// are none.
+func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr.Unmap()}, nil
+		return []netip.Addr{addr.Unmap()}, fileTTL, nil
 	}
 	name, ok := CanonicalHost(host)
 	if !ok {
-		return nil, fmt.Errorf("resolve %.80q: not a host name", host)
+		return nil, 0, fmt.Errorf("resolve %.80q: not a host name", host)
 	}
 	if addrs, ok := r.hosts.get()[name]; ok {
-		return addrs, nil
+		return addrs, fileTTL, nil
 	}
 	if isLocalhost(name) {
-		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
+		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}, fileTTL, nil
 	}
 	if c, ok := r.cached(name); ok {
-		return c.addrs, c.err
+		return c.addrs, time.Until(c.expires), c.err
 	}
-	return r.fetch(ctx, name)
+	c, err := r.fetch(ctx, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return c.addrs, max(time.Until(c.expires), 0), c.err
 }
 
 // fetch asks the name servers, once for all who wait for the same name. The
 // question outlives a caller that gives up, by resolveLimit at most.
-func (r *Resolver) fetch(ctx context.Context, name string) ([]netip.Addr, error) {
+func (r *Resolver) fetch(ctx context.Context, name string) (cached, error) {
 	done := r.flight.DoChan(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveLimit)
 		defer cancel()
@@ -121,10 +139,9 @@ func (r *Resolver) fetch(ctx context.Context, name string) ([]netip.Addr, error)
 	})
 	select {
 	case <-ctx.Done():
-		return nil, fmt.Errorf("resolve %s: %w", name, context.Cause(ctx))
+		return cached{}, fmt.Errorf("resolve %s: %w", name, context.Cause(ctx))
 	case result := <-done:
-		c := result.Val.(cached)
-		return c.addrs, c.err
+		return result.Val.(cached), nil
 	}
 }
 
@@ -133,8 +150,18 @@ func (r *Resolver) both(ctx context.Context, name string) cached {
 	var v4, v6 records
 	var err4, err6 error
 	var wg sync.WaitGroup
-	wg.Go(func() { v4, err4 = r.ask(ctx, name, dns.TypeA) })
-	wg.Go(func() { v6, err6 = r.ask(ctx, name, dns.TypeAAAA) })
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	family := func(qtype uint16, found *records, failed *error) {
+		*found, *failed = r.ask(ctx, name, qtype)
+		if *failed == nil && len(found.addrs) > 0 {
+			// Some servers never answer for a family. The other one waits a little.
+			timer := time.AfterFunc(familyDelay, func() { cancel(errLate) })
+			context.AfterFunc(ctx, func() { timer.Stop() })
+		}
+	}
+	wg.Go(func() { family(dns.TypeA, &v4, &err4) })
+	wg.Go(func() { family(dns.TypeAAAA, &v6, &err6) })
 	wg.Wait()
 	c, keep := combine(name, v4, v6, err4, err6)
 	if keep > 0 {
@@ -152,11 +179,11 @@ func combine(name string, v4, v6 records, err4, err6 error) (cached, time.Durati
 	case len(addrs) > 0 && err4 == nil && err6 == nil:
 		return cached{addrs: addrs}, min(max(min(v4.ttl, v6.ttl), minTTL), maxTTL)
 	case len(addrs) > 0:
-		return cached{addrs: addrs}, shortTTL
+		return cached{addrs: addrs}, min(max(v4.ttl, v6.ttl, minTTL), shortTTL) // that of the one that did not fail
 	case errors.Is(err4, ErrNoSuchName) || errors.Is(err6, ErrNoSuchName):
 		return cached{err: fmt.Errorf("resolve %s: %w", name, ErrNoSuchName)}, shortTTL
 	case err4 != nil || err6 != nil:
-		return cached{err: fmt.Errorf("resolve %s: %w", name, errors.Join(err4, err6))}, 0
+		return cached{err: fmt.Errorf("resolve %s: %w", name, errors.Join(err4, err6))}, failureTTL
 	}
 	return cached{err: fmt.Errorf("resolve %s: %w", name, ErrNoAddress)}, shortTTL
 }

@@ -109,7 +109,7 @@ func TestResolveRemembers(t *testing.T) {
 		{"a second at least", 0, nil, time.Second},
 		{"five minutes at most", 24 * time.Hour, nil, 5 * time.Minute},
 		{"no such name", 0, ErrNoSuchName, shortTTL},
-		{"failures never", 0, errFake, 0},
+		{"failures for a moment", 0, errFake, failureTTL},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, _ := newTestResolver(t, "192.0.2.53:53")

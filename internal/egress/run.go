@@ -18,9 +18,15 @@ import (
 // errNotListed means that the plan has no grant for a name.
 var errNotListed = errors.New("the name is not listed")
 
+// errDirect means that a name has no synthetic address: its real ones are handed out.
+var errDirect = errors.New("the name is direct")
+
 // runState is what egress holds of one live run.
 type runState struct {
 	datapath    Datapath
+	leaser      Leaser
+	snapshot    func() CheckFunc // where names may lead now
+	budget      *budget
 	queries     *rate.Limiter
 	events      *rate.Limiter
 	connections chan struct{} // one token for each open TCP connection
@@ -34,12 +40,18 @@ type runState struct {
 	run     *workload.Run
 	plan    *Plan
 	alloc   *allocator
+	leases  leaseTable
 	allowed map[string]struct{} // hosts whose addresses the kernel knows under this plan
 }
 
-func newRunState(dp Datapath, run *workload.Run, plan *Plan, l Limits) *runState {
+func newRunState(o Options, run *workload.Run, plan *Plan) *runState {
+	l := o.Limits
 	s := &runState{
-		datapath:    dp,
+		datapath:    o.Datapath,
+		leaser:      o.Leaser,
+		snapshot:    o.Snapshot,
+		budget:      newBudget(l),
+		leases:      leaseTable{limit: l.Leases, entries: map[leaseKey]*lease{}},
 		queries:     rate.NewLimiter(rate.Limit(l.Queries), l.QueryBurst),
 		events:      rate.NewLimiter(rate.Limit(l.Events), l.EventBurst),
 		connections: make(chan struct{}, l.Connections),
@@ -57,6 +69,9 @@ func newRunState(dp Datapath, run *workload.Run, plan *Plan, l Limits) *runState
 func (s *runState) reserve() {
 	hosts := slices.Sorted(maps.Keys(s.plan.names.exact))
 	for _, host := range hosts[:min(len(hosts), s.alloc.quota/2)] {
+		if s.plan.names.isDirect(host) {
+			continue
+		}
 		if _, err := s.alloc.get(host); err != nil {
 			return // the quota is used up; asking for the name says so
 		}
@@ -71,7 +86,8 @@ func (s *runState) current() (*workload.Run, *Plan) {
 }
 
 // addresses returns the synthetic addresses of a canonical host, after the
-// kernel has been told of them. Returns errNotListed if the plan has no grant.
+// kernel has been told of them. Returns errNotListed if the plan has no grant,
+// and errDirect if the name has none because its real ones are handed out.
 func (s *runState) addresses(host string) (pair, error) {
 	if p, ok := s.known(host); ok {
 		return p, nil
@@ -81,6 +97,9 @@ func (s *runState) addresses(host string) (pair, error) {
 	grants := s.plan.names.grants(host)
 	if len(grants) == 0 {
 		return pair{}, errNotListed
+	}
+	if grants[0].direct() {
+		return pair{}, errDirect
 	}
 	p, err := s.alloc.get(host)
 	if err != nil {
@@ -118,7 +137,8 @@ func (s *runState) tell(p pair, ports []ruleset.PortRange) error {
 
 // replace puts a new plan into force. Of names that the kernel knows
 // already it is told the ports that are new. A name whose ports it does not
-// take has no address until it does, when it is asked for the next time.
+// take has no address until it does, when it is asked for the next time. Leases
+// that the new plan does not give are withdrawn, with what they have opened.
 func (s *runState) replace(run *workload.Run, plan *Plan) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +148,7 @@ func (s *runState) replace(run *workload.Run, plan *Plan) error {
 	var errs []error
 	for host := range told {
 		grants := plan.names.grants(host)
-		if len(grants) == 0 {
+		if len(grants) == 0 || grants[0].direct() {
 			continue
 		}
 		if err := s.tell(s.alloc.byHost[host], singlePorts(grants)); err != nil {
@@ -137,7 +157,7 @@ func (s *runState) replace(run *workload.Run, plan *Plan) error {
 		}
 		s.allowed[host] = struct{}{}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.withdraw(s.ungranted()))...)
 }
 
 // host returns the canonical host that a synthetic address of the run stands

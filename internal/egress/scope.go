@@ -71,6 +71,17 @@ func (s *Scope) Check(addr netip.Addr, within []netip.Prefix) error {
 	return nil
 }
 
+// CheckFunc is Scope.Check.
+type CheckFunc func(addr netip.Addr, within []netip.Prefix) error
+
+// Snapshot returns a Check that takes the node's addresses as they are now, for
+// those who check many addresses at once: to list them is most of the work.
+func (s *Scope) Snapshot() CheckFunc {
+	own, err := s.own()
+	fixed := &Scope{s.private, func() ([]net.Addr, error) { return own, err }}
+	return fixed.Check
+}
+
 func (s *Scope) check(addr netip.Addr, within []netip.Prefix) error {
 	what, loopback, forbidden := config.ForbiddenAddress(addr)
 	switch {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // maxReadErrors is how often in a row reading may fail before the socket counts
@@ -17,7 +18,12 @@ const maxReadErrors = 10
 
 // Upstream resolves a name in the node's namespace; *Resolver is one.
 type Upstream interface {
-	Resolve(ctx context.Context, host string) ([]netip.Addr, error)
+	// Lookup returns the addresses of a host and how long they hold, or an error
+	// that wraps ErrNoSuchName or ErrNoAddress if there are none.
+	Lookup(ctx context.Context, host string) ([]netip.Addr, time.Duration, error)
+	// Snapshot returns what says whether a name that may lead to within may lead to
+	// an address, by the state of the node now.
+	Snapshot() CheckFunc
 }
 
 // Server answers the questions of runs. It is safe for concurrent use.
@@ -31,8 +37,8 @@ type Server struct {
 }
 
 // NewServer returns a server for the controller's runs. upstream is asked for
-// names that are not listed, for runs in observe mode only; it may be nil, and
-// such names are then refused.
+// direct names, and for names that are not listed of runs in observe mode; it may
+// be nil, and direct names then fail and the others are refused.
 func NewServer(c *Controller, peers PeerFinder, upstream Upstream) *Server {
 	return &Server{
 		controller: c, peers: peers, upstream: upstream,

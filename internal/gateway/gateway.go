@@ -51,6 +51,9 @@ type Name struct {
 // reports false for everything that the run may not reach by name.
 type Names interface {
 	Lookup(cgroupID uint64, dst netip.AddrPort) (Name, bool)
+	// Admit reports whether a name of a run may be put to name servers, which
+	// learn it by that, and the reason if not. Each call may count.
+	Admit(cgroupID uint64, host string) (decision.Reason, bool)
 }
 
 // Resolver resolves the names of upstreams in the node's namespace. Check

@@ -69,6 +69,14 @@ func (a *attributor) Attribute(c *net.TCPConn) (uint64, uint64, netip.AddrPort, 
 type names struct {
 	mu sync.Mutex
 	m  map[netip.AddrPort]gateway.Name
+	// spent are hosts for which the run has no budget left.
+	spent map[string]bool
+}
+
+func (n *names) Admit(id uint64, host string) (decision.Reason, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return decision.Reason{Rule: "name.distinct", Text: "Too many names."}, id == cgroup && !n.spent[host]
 }
 
 func (n *names) Lookup(id uint64, dst netip.AddrPort) (gateway.Name, bool) {

@@ -18,6 +18,11 @@ func (g *Gateway) servePass(ctx context.Context, c *net.TCPConn, run *workload.R
 	if !ok {
 		return
 	}
+	if reason, ok := g.opts.Names.Admit(run.CgroupID, name.Host); !ok {
+		g.refuseConn(ctx, run, dst, name, reason)
+		abort(c)
+		return
+	}
 	r := connectRequest(run, name, dst.Port())
 	d, err := g.opts.Decider.Decide(ctx, r)
 	if err != nil {

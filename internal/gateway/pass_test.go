@@ -366,3 +366,25 @@ func TestTLSToPlainTool(t *testing.T) {
 		t.Errorf("event: %+v", e)
 	}
 }
+
+// A name for which the run has no budget is not even resolved.
+func TestPassKeepsToTheBudget(t *testing.T) {
+	s, ca := upstream(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "passed") })
+	dst := synthetic(s)
+	for _, spent := range []bool{true, false} {
+		h := start(t)
+		h.names.spent = map[string]bool{host: spent}
+		h.names.set(dst, gateway.Name{Host: host})
+		err := tls.Client(h.dial(dst), &tls.Config{ServerName: host, RootCAs: pool(t, ca)}).Handshake()
+		if !spent {
+			if err != nil {
+				t.Errorf("with a budget: %v", err)
+			}
+			continue
+		}
+		e := h.events.wait(t, refused("name.distinct"))
+		if err == nil || e.Target.Name != host || h.judge.decisions() != 0 || h.resolver.asked.Load() != 0 {
+			t.Errorf("%v; %+v, %d decisions, %d look-ups", err, e, h.judge.decisions(), h.resolver.asked.Load())
+		}
+	}
+}

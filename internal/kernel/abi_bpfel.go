@@ -40,7 +40,7 @@ const (
 
 type abiVarvelCounters struct {
 	_           structs.HostLayout
-	Refused     [15]uint64
+	Refused     [16]uint64
 	Lost        [2]uint64
 	Held        uint64
 	Tell        abiVarvelBucket
@@ -126,6 +126,11 @@ const (
 	abiVarvelLayout4LAYOUT4ELSEWHERE   abiVarvelLayout4 = 2147483648
 )
 
+type abiVarvelLease struct {
+	_       structs.HostLayout
+	Expires uint64
+}
+
 type abiVarvelLine4 struct {
 	_    structs.HostLayout
 	Slot [16]uint32
@@ -203,7 +208,8 @@ const (
 	abiVarvelReasonREASON_FULL             abiVarvelReason = 12
 	abiVarvelReasonREASON_STALE            abiVarvelReason = 13
 	abiVarvelReasonREASON_PORT_FOREIGN     abiVarvelReason = 14
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 15
+	abiVarvelReasonREASON_LEASE_EXPIRED    abiVarvelReason = 15
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 16
 )
 
 type abiVarvelRedirectKey struct {
@@ -256,6 +262,7 @@ const (
 	abiMapExact6                  = "exact6"
 	abiMapFlows                   = "flows"
 	abiMapHosts4                  = "hosts4"
+	abiMapLeases                  = "leases"
 	abiMapLife                    = "life"
 	abiMapNames                   = "names"
 	abiMapNode                    = "node"
@@ -277,6 +284,7 @@ const (
 	abiVarSharedVarvelFlowKey     = "shared_varvel_flow_key"
 	abiVarSharedVarvelHook        = "shared_varvel_hook"
 	abiVarSharedVarvelLayout4     = "shared_varvel_layout4"
+	abiVarSharedVarvelLease       = "shared_varvel_lease"
 	abiVarSharedVarvelLine4       = "shared_varvel_line4"
 	abiVarSharedVarvelNameKey     = "shared_varvel_name_key"
 	abiVarSharedVarvelNode        = "shared_varvel_node"
@@ -349,6 +357,7 @@ type abiMapSpecs struct {
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
+	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -376,6 +385,7 @@ type abiVariableSpecs struct {
 	SharedVarvelFlowKey     *ebpf.VariableSpec `ebpf:"shared_varvel_flow_key"`
 	SharedVarvelHook        *ebpf.VariableSpec `ebpf:"shared_varvel_hook"`
 	SharedVarvelLayout4     *ebpf.VariableSpec `ebpf:"shared_varvel_layout4"`
+	SharedVarvelLease       *ebpf.VariableSpec `ebpf:"shared_varvel_lease"`
 	SharedVarvelLine4       *ebpf.VariableSpec `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.VariableSpec `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.VariableSpec `ebpf:"shared_varvel_node"`
@@ -420,6 +430,7 @@ type abiMaps struct {
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Hosts4    *ebpf.Map `ebpf:"hosts4"`
+	Leases    *ebpf.Map `ebpf:"leases"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -441,6 +452,7 @@ func (m *abiMaps) Close() error {
 		m.Exact6,
 		m.Flows,
 		m.Hosts4,
+		m.Leases,
 		m.Life,
 		m.Names,
 		m.Node,
@@ -469,6 +481,7 @@ type abiVariables struct {
 	SharedVarvelFlowKey     *ebpf.Variable `ebpf:"shared_varvel_flow_key"`
 	SharedVarvelHook        *ebpf.Variable `ebpf:"shared_varvel_hook"`
 	SharedVarvelLayout4     *ebpf.Variable `ebpf:"shared_varvel_layout4"`
+	SharedVarvelLease       *ebpf.Variable `ebpf:"shared_varvel_lease"`
 	SharedVarvelLine4       *ebpf.Variable `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.Variable `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.Variable `ebpf:"shared_varvel_node"`

@@ -15,7 +15,7 @@ import (
 
 type addressVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [15]uint64
+	Refused [16]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -52,6 +52,11 @@ type addressVarvelFlowKey struct {
 	Port     uint16
 	Protocol uint8
 	Unused   [5]uint8
+}
+
+type addressVarvelLease struct {
+	_       structs.HostLayout
+	Expires uint64
 }
 
 type addressVarvelNameKey struct {
@@ -155,6 +160,7 @@ const (
 	addressMapExact6              = "exact6"
 	addressMapFlows               = "flows"
 	addressMapHosts4              = "hosts4"
+	addressMapLeases              = "leases"
 	addressMapLife                = "life"
 	addressMapNames               = "names"
 	addressMapNode                = "node"
@@ -242,6 +248,7 @@ type addressMapSpecs struct {
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
+	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -287,6 +294,7 @@ type addressMaps struct {
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Hosts4    *ebpf.Map `ebpf:"hosts4"`
+	Leases    *ebpf.Map `ebpf:"leases"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -308,6 +316,7 @@ func (m *addressMaps) Close() error {
 		m.Exact6,
 		m.Flows,
 		m.Hosts4,
+		m.Leases,
 		m.Life,
 		m.Names,
 		m.Node,

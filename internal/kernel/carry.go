@@ -16,7 +16,7 @@ import (
 // with the fields to take, if not all. Not among them: socket storage, which user
 // space can't list; rule sets, which the daemon compiles again; the ring.
 func carriedMaps() map[string][]string {
-	return map[string][]string{"node": nil, "runs": {"flags"}, "counters": nil, restMap: nil, "flows": nil, "names": nil, "redirects": nil}
+	return map[string][]string{"node": nil, "runs": {"flags"}, "counters": nil, restMap: nil, "flows": nil, "names": nil, "leases": nil, "redirects": nil}
 }
 
 // carryOver fills the maps that were made anew, and reads the state of the Go side

@@ -20,7 +20,7 @@ func TestDatapathConforms(t *testing.T) {
 		visitors, _ := e.openDoors(t)
 		paths := map[uint64]string{}
 		return testutil.Bench{
-			Datapath: e.Kernel,
+			Datapath: e.Kernel, Leases: e.Kernel,
 			NewRun: func() uint64 {
 				path, id := e.newRun(t, fmt.Sprintf("run%d", len(paths)), false)
 				paths[id] = path

@@ -34,11 +34,12 @@ type Kernel struct {
 	netns   uint64               // cookie of our network namespace
 	flushes [2]flushes           // one for each of rings
 
-	mu    sync.Mutex
-	node  abiVarvelNode
-	sets  *ruleSets
-	runs  map[uint64]abiVarvelRun
-	names map[uint64][]abiVarvelNameKey
+	mu     sync.Mutex
+	node   abiVarvelNode
+	sets   *ruleSets
+	runs   map[uint64]abiVarvelRun
+	names  map[uint64][]abiVarvelNameKey
+	leases leaseTable
 
 	adoption Adoption
 }

@@ -29,6 +29,8 @@ func ReasonText(code string) string {
 		return "A table of Varvel in the kernel is full."
 	case "port-foreign":
 		return "Somebody outside the run listens on this port."
+	case "lease-expired":
+		return "The name that led to this address was asked for too long ago; ask for it again before connecting."
 	case "stale":
 		return "The connection was allowed, but the rules have changed."
 	}

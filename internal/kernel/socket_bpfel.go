@@ -15,7 +15,7 @@ import (
 
 type socketVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [15]uint64
+	Refused [16]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -52,6 +52,11 @@ type socketVarvelFlowKey struct {
 	Port     uint16
 	Protocol uint8
 	Unused   [5]uint8
+}
+
+type socketVarvelLease struct {
+	_       structs.HostLayout
+	Expires uint64
 }
 
 type socketVarvelNameKey struct {
@@ -155,6 +160,7 @@ const (
 	socketMapExact6             = "exact6"
 	socketMapFlows              = "flows"
 	socketMapHosts4             = "hosts4"
+	socketMapLeases             = "leases"
 	socketMapLife               = "life"
 	socketMapNames              = "names"
 	socketMapNode               = "node"
@@ -232,6 +238,7 @@ type socketMapSpecs struct {
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
+	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -277,6 +284,7 @@ type socketMaps struct {
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Hosts4    *ebpf.Map `ebpf:"hosts4"`
+	Leases    *ebpf.Map `ebpf:"leases"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -298,6 +306,7 @@ func (m *socketMaps) Close() error {
 		m.Exact6,
 		m.Flows,
 		m.Hosts4,
+		m.Leases,
 		m.Life,
 		m.Names,
 		m.Node,

@@ -31,7 +31,7 @@ func (k *Kernel) readState() error {
 		return fmt.Errorf("list the runs and their names: %w", err)
 	}
 	k.sets = newRuleSets(k.objects)
-	return errors.Join(k.sets.adopt(k.runs), k.countNobody())
+	return errors.Join(k.sets.adopt(k.runs), k.countNobody(), k.RestoreLeases())
 }
 
 // adopt takes account of the rule sets that runs use. Nobody remembers what they

@@ -15,7 +15,7 @@ import (
 
 type traceVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [15]uint64
+	Refused [16]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -52,6 +52,11 @@ type traceVarvelFlowKey struct {
 	Port     uint16
 	Protocol uint8
 	Unused   [5]uint8
+}
+
+type traceVarvelLease struct {
+	_       structs.HostLayout
+	Expires uint64
 }
 
 type traceVarvelNameKey struct {
@@ -155,6 +160,7 @@ const (
 	traceMapExact6          = "exact6"
 	traceMapFlows           = "flows"
 	traceMapHosts4          = "hosts4"
+	traceMapLeases          = "leases"
 	traceMapLife            = "life"
 	traceMapNames           = "names"
 	traceMapNode            = "node"
@@ -237,6 +243,7 @@ type traceMapSpecs struct {
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
+	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
@@ -285,6 +292,7 @@ type traceMaps struct {
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Hosts4    *ebpf.Map `ebpf:"hosts4"`
+	Leases    *ebpf.Map `ebpf:"leases"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
@@ -309,6 +317,7 @@ func (m *traceMaps) Close() error {
 		m.Exact6,
 		m.Flows,
 		m.Hosts4,
+		m.Leases,
 		m.Life,
 		m.Names,
 		m.Node,

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/egress"
 	"github.com/varvel/varvel/internal/endpoint"
@@ -23,8 +24,9 @@ func (n *node) openGateway(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.addTask("name servers' health", n.watchUpstreams)
 	n.egress = egress.NewController(egress.Options{
-		Datapath: n.kernel, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
+		Datapath: n.kernel, Leaser: n.kernel, Snapshot: n.resolver.Snapshot, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
 	})
 	n.dns = egress.NewServer(n.egress, n.kernel, n.resolver)
 	n.endpoint = endpoint.New(endpoint.Options{
@@ -36,6 +38,24 @@ func (n *node) openGateway(context.Context) (err error) {
 		Endpoint: n.endpoint.Serve, DNS: n.dns.ServeTCP,
 	})
 	return nil
+}
+
+// watchUpstreams turns name servers that do not answer into the health of the node.
+func (n *node) watchUpstreams(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := n.resolver.Health(); err != nil {
+			n.degraded(health.DNSUpstream, err.Error())
+		} else {
+			n.well(health.DNSUpstream)
+		}
+	}
 }
 
 // names tells the gateway what a synthetic address stands for.
@@ -59,6 +79,11 @@ func (s names) Lookup(cgroupID uint64, dst netip.AddrPort) (gateway.Name, bool) 
 		return gateway.Name{}, false
 	}
 	return out, true
+}
+
+// Admit implements gateway.Names.
+func (s names) Admit(cgroupID uint64, host string) (decision.Reason, bool) {
+	return s.c.Admit(cgroupID, host)
 }
 
 // openDoors listens where the kernel sends what it redirects, and tells it so. A

@@ -20,7 +20,7 @@ func (n *node) cutDenied(run *workload.Run, plan *egress.Plan) (int, error) {
 	if run.Mode == decision.ModeObserve && !run.Revoked {
 		return 0, nil
 	}
-	direct, err := hostnet.Cut(run.CgroupID, func(s hostnet.Socket) bool { return !allowedFlow(s, plan.Rules) })
+	direct, err := hostnet.Cut(run.CgroupID, func(s hostnet.Socket) bool { return !n.allowedFlow(run, s, plan.Rules) })
 	cut := n.gateway.Recheck(run.ID, run.CgroupID) + direct
 	if err != nil {
 		return cut, fmt.Errorf("connections that are not allowed any more stay open until their next packet: %w", err)
@@ -30,12 +30,13 @@ func (n *node) cutDenied(run *workload.Run, plan *egress.Plan) (int, error) {
 
 // allowedFlow reports whether a socket may keep its peer. What was redirected, and
 // what the run says to itself, is on loopback; the gateway judges the former.
-func allowedFlow(s hostnet.Socket, rules *ruleset.RuleSet) bool {
+func (n *node) allowedFlow(run *workload.Run, s hostnet.Socket, rules *ruleset.RuleSet) bool {
 	to := s.Remote.Addr()
 	if !s.Connected() || isLoopback(to) {
 		return true
 	}
-	return rules.Judge(to, s.Remote.Port(), ruleset.Protocol(s.Protocol))
+	protocol := ruleset.Protocol(s.Protocol)
+	return rules.Judge(to, s.Remote.Port(), protocol) || n.kernel.Leased(run.CgroupID, s.Remote, protocol)
 }
 
 func isLoopback(a netip.Addr) bool { return a.IsLoopback() || a.IsUnspecified() }

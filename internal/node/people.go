@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/varvel/varvel/internal/admin"
@@ -15,6 +17,7 @@ import (
 	"github.com/varvel/varvel/internal/admin/metrics"
 	"github.com/varvel/varvel/internal/admin/socket"
 	"github.com/varvel/varvel/internal/approval"
+	"github.com/varvel/varvel/internal/config"
 	"github.com/varvel/varvel/internal/launch"
 	"github.com/varvel/varvel/internal/workload"
 )
@@ -49,7 +52,7 @@ func (n *node) openAdmin(context.Context) error {
 		Configs: n, Runs: n.runs, PeerRuns: peerRuns{n}, Approvals: n.approvals, Voter: n.approvals, Audit: n.log,
 		Explainer: explain.New(n.egress, n), Reloader: n, Revoker: n, Health: n.health, Log: n.Log,
 		AuditSeq: n.log.Head, PolicyRevision: func() string { return n.policy.Load().Revision() },
-		Leases: n.leases, Controls: controls, Ended: n.endedRun, Refused: n.metrics.AdminRefused,
+		Leases: n.leases, Controls: n.controls, Ended: n.endedRun, Refused: n.metrics.AdminRefused,
 	})
 	if err != nil {
 		return err
@@ -105,8 +108,26 @@ func (n *node) leases() []api.Lease {
 	return out
 }
 
+// sharedAddresses lists the direct names of agents: their addresses are handed
+// out, and an address has other tenants.
+func sharedAddresses(cfg *config.Config) []string {
+	var shared []string
+	for _, agent := range slices.Sorted(maps.Keys(cfg.Agents)) {
+		var names []string
+		for _, rule := range cfg.Agents[agent].Egress {
+			if rule.Direct {
+				names = append(names, rule.Name)
+			}
+		}
+		if len(names) > 0 {
+			shared = append(shared, agent+" ("+strings.Join(names, " ")+")")
+		}
+	}
+	return shared
+}
+
 // controls lists how runs are confined on this kernel.
-func controls() []api.Control {
+func (n *node) controls() []api.Control {
 	features := launch.Probe()
 	out := []api.Control{
 		{Name: "cgroup-bpf", Active: true, Detail: "connect, sendmsg, bind, socket birth and egress are judged in the kernel"},
@@ -119,6 +140,12 @@ func controls() []api.Control {
 	}, api.Control{
 		Name: "inbound", Detail: "TCP from outside a run is refused; UDP to a port that it binds is not",
 	})
+	if shared := sharedAddresses(n.Config()); len(shared) > 0 {
+		out = append(out, api.Control{
+			Name:   "shared-addresses",
+			Detail: "what shares an address and port with these direct names can be reached, too: " + strings.Join(shared, ", "),
+		})
+	}
 	for _, name := range features.Missing {
 		out = append(out, api.Control{Name: name, Detail: "not offered by this kernel"})
 	}

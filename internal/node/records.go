@@ -117,7 +117,7 @@ func (g egressEvents) RuleSet(ctx context.Context, e egress.RuleSetEvent) error 
 	ev := aboutRun(audit.Event{
 		Kind: audit.KindRuleSet, Effect: decision.EffectAllow, RuleSet: e.ID,
 		PolicyRevision: g.n.policy.Load().Revision(),
-		Counts:         map[string]uint64{"prefixes": uint64(e.Entries), "names": uint64(e.Names), "refused": uint64(len(e.Refused))},
+		Counts:         map[string]uint64{"prefixes": uint64(e.Entries), "names": uint64(e.Names), "direct": uint64(len(e.Direct)), "refused": uint64(len(e.Refused))},
 	}, e.Run)
 	for _, r := range e.Refused {
 		ev.Reasons = append(ev.Reasons, r.Reasons...)
@@ -127,17 +127,19 @@ func (g egressEvents) RuleSet(ctx context.Context, e egress.RuleSetEvent) error 
 
 // Name implements egress.Events.
 func (g egressEvents) Name(ctx context.Context, e egress.NameEvent) error {
-	g.n.metrics.Denied(e.Reason.Rule, 1)
+	if e.Effect == decision.EffectDeny || e.Would == decision.EffectDeny {
+		g.n.metrics.Denied(e.Reason.Rule, 1)
+		g.n.history.Add(e.Run.CgroupID, endpoint.Refusal{
+			Time: g.n.now(), Target: strings.TrimSuffix(e.Name, "."), Rule: e.Reason.Rule, Text: e.Reason.Text, Count: 1,
+			Observed: e.Would != "",
+		})
+	}
 	if e.Reason.Rule == "name.datapath" {
 		g.n.degraded(health.KernelMapFull, e.Reason.Text)
 	}
-	g.n.history.Add(e.Run.CgroupID, endpoint.Refusal{
-		Time: g.n.now(), Target: strings.TrimSuffix(e.Name, "."), Rule: e.Reason.Rule, Text: e.Reason.Text, Count: 1,
-		Observed: e.Would != "",
-	})
 	return g.n.log.Append(context.WithoutCancel(ctx), aboutRun(audit.Event{
 		Kind: audit.KindDNS, Effect: e.Effect, Would: e.Would, Reasons: []decision.Reason{e.Reason},
-		DNS:    &audit.DNS{Name: strings.TrimSuffix(e.Name, "."), Type: e.Type, Code: e.Code},
+		DNS:    &audit.DNS{Name: strings.TrimSuffix(e.Name, "."), Type: e.Type, Code: e.Code, Answers: e.Addresses},
 		Target: &audit.Target{Name: strings.TrimSuffix(e.Name, ".")},
 		Count:  e.Unrecorded + 1,
 	}, e.Run), decision.Appended)

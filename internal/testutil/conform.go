@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/varvel/varvel/internal/ruleset"
 )
@@ -16,11 +17,18 @@ type Conforming interface {
 	AllowName(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error
 }
 
+// ConformingLeases are the methods of egress.Leaser.
+type ConformingLeases interface {
+	Lease(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange, period time.Duration) error
+	Withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error
+}
+
 // Bench is a datapath on the test bench. Judge tries a connection of a run; a
 // real datapath does so by connecting from a process in the run's cgroup. Only
 // documentation addresses and synthetic ones are tried.
 type Bench struct {
 	Datapath Conforming
+	Leases   ConformingLeases
 	NewRun   func() (cgroupID uint64)
 	Judge    func(cgroupID uint64, dst netip.AddrPort, proto ruleset.Protocol) Verdict
 }
@@ -39,6 +47,9 @@ func ConformDatapath(t *testing.T, newBench func(t *testing.T) Bench) {
 		"names are added to":               conformNamesAdd,
 		"names outlive a switch":           conformNamesSwitch,
 		"an empty rule set allows nothing": conformEmptySet,
+		"leases are direct":                conformLeases,
+		"leases end":                       conformLeaseEnd,
+		"leases are withdrawn":             conformWithdraw,
 	} {
 		t.Run(name, func(t *testing.T) { part(t, newBench(t)) })
 	}
@@ -237,4 +248,70 @@ func conformNamesSwitch(t *testing.T, b Bench) {
 	}
 	b.use(t, run, allow("198.51.100.0/24", ruleset.TCP, 443, 443))
 	b.try(t, run, attempt{"198.18.0.1:443", ruleset.TCP, Redirect}, attempt{"192.0.2.1:443", ruleset.TCP, Deny})
+}
+
+func udp(n uint16) ruleset.PortRange {
+	return ruleset.PortRange{First: n, Last: n, Protocol: ruleset.UDP}
+}
+
+// lease leases addresses.
+func (b Bench) lease(t *testing.T, run uint64, period time.Duration, ports []ruleset.PortRange, addrs ...string) {
+	t.Helper()
+	for _, a := range addrs {
+		if err := b.Leases.Lease(run, netip.MustParseAddr(a), ports, period); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func conformLeases(t *testing.T, b Bench) {
+	run, other := b.NewRun(), b.NewRun()
+	b.lease(t, run, time.Hour, append(ports(443), udp(3478)), "192.0.2.1", "2001:db8::1")
+	b.try(t, run,
+		attempt{"192.0.2.1:443", ruleset.TCP, Direct},
+		attempt{"[::ffff:192.0.2.1]:443", ruleset.TCP, Direct},
+		attempt{"192.0.2.1:3478", ruleset.UDP, Direct},
+		attempt{"[2001:db8::1]:443", ruleset.TCP, Direct},
+		attempt{"[2001:db8::1]:3478", ruleset.UDP, Direct},
+		attempt{"192.0.2.1:443", ruleset.UDP, Deny},
+		attempt{"192.0.2.1:3478", ruleset.TCP, Deny},
+		attempt{"192.0.2.1:444", ruleset.TCP, Deny},
+		attempt{"192.0.2.2:443", ruleset.TCP, Deny},
+		attempt{"[2001:db8::2]:443", ruleset.TCP, Deny})
+	b.try(t, other, attempt{"192.0.2.1:443", ruleset.TCP, Deny}, attempt{"192.0.2.1:3478", ruleset.UDP, Deny})
+	const nobody = 1 // no cgroup that a test makes has this id
+	if err := b.Leases.Lease(nobody, netip.MustParseAddr("192.0.2.1"), ports(443), time.Hour); err == nil {
+		t.Error("a lease was given to a run that does not exist")
+	}
+}
+
+func conformLeaseEnd(t *testing.T, b Bench) {
+	run := b.NewRun()
+	both := append(ports(443), udp(3478))
+	for _, period := range []time.Duration{0, -time.Hour} {
+		b.lease(t, run, time.Hour, both, "192.0.2.1")
+		b.try(t, run, attempt{"192.0.2.1:443", ruleset.TCP, Direct}, attempt{"192.0.2.1:3478", ruleset.UDP, Direct})
+		b.lease(t, run, period, both, "192.0.2.1")
+		b.try(t, run, attempt{"192.0.2.1:443", ruleset.TCP, Deny}, attempt{"192.0.2.1:3478", ruleset.UDP, Deny})
+	}
+	b.use(t, run, allow("192.0.2.0/24", ruleset.TCP, 443, 443))
+	b.try(t, run, attempt{"192.0.2.1:443", ruleset.TCP, Direct}, attempt{"192.0.2.1:3478", ruleset.UDP, Deny})
+}
+
+func conformWithdraw(t *testing.T, b Bench) {
+	run := b.NewRun()
+	b.lease(t, run, time.Hour, ports(443, 80), "192.0.2.1", "192.0.2.2")
+	if err := b.Leases.Withdraw(run, netip.MustParseAddr("192.0.2.1"), ports(443)); err != nil {
+		t.Fatal(err)
+	}
+	b.try(t, run,
+		attempt{"192.0.2.1:443", ruleset.TCP, Deny},
+		attempt{"192.0.2.1:80", ruleset.TCP, Direct},
+		attempt{"192.0.2.2:443", ruleset.TCP, Direct})
+	for range 2 {
+		if err := b.Leases.Withdraw(run, netip.MustParseAddr("192.0.2.1"), ports(443, 80)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.try(t, run, attempt{"192.0.2.1:80", ruleset.TCP, Deny})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/varvel/varvel/internal/ruleset"
 )
@@ -39,8 +40,15 @@ type Datapath struct {
 }
 
 type fakeRun struct {
-	rules *ruleset.RuleSet
-	names map[netip.AddrPort]bool
+	rules  *ruleset.RuleSet
+	names  map[netip.AddrPort]bool
+	leases map[leaseKey]time.Time // until when
+}
+
+type leaseKey struct {
+	addr     netip.Addr
+	port     uint16
+	protocol ruleset.Protocol
 }
 
 // NewDatapath returns a datapath that has room for so many pairs of synthetic
@@ -53,7 +61,7 @@ func NewDatapath(names int) *Datapath {
 func (d *Datapath) AddRun(cgroupID uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.runs[cgroupID] = &fakeRun{names: map[netip.AddrPort]bool{}}
+	d.runs[cgroupID] = &fakeRun{names: map[netip.AddrPort]bool{}, leases: map[leaseKey]time.Time{}}
 }
 
 // RemoveRun takes away all that is held of a run.
@@ -143,6 +151,49 @@ func (d *Datapath) AllowName(cgroupID uint64, addr netip.Addr, ports []ruleset.P
 	return nil
 }
 
+// Lease lets a run reach a real address directly for a while.
+func (d *Datapath) Lease(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange, period time.Duration) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.begin("lease"); err != nil {
+		return err
+	}
+	r, ok := d.runs[cgroupID]
+	if !ok {
+		return ErrUnknownRun
+	}
+	for _, p := range ports {
+		for port := int(p.First); port <= int(p.Last); port++ {
+			r.leases[leaseKey{addr.Unmap(), uint16(port), p.Protocol}] = time.Now().Add(period)
+		}
+	}
+	return nil
+}
+
+// Open returns how many leases a run has, expired ones too.
+func (d *Datapath) Open(cgroupID uint64) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.runs[cgroupID].leases)
+}
+
+// Withdraw ends leases before their time.
+func (d *Datapath) Withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.begin("withdraw"); err != nil {
+		return err
+	}
+	if r, ok := d.runs[cgroupID]; ok {
+		for _, p := range ports {
+			for port := int(p.First); port <= int(p.Last); port++ {
+				delete(r.leases, leaseKey{addr.Unmap(), uint16(port), p.Protocol})
+			}
+		}
+	}
+	return nil
+}
+
 // Judge returns what becomes of a connection.
 func (d *Datapath) Judge(cgroupID uint64, dst netip.AddrPort, proto ruleset.Protocol) Verdict {
 	d.mu.Lock()
@@ -155,6 +206,9 @@ func (d *Datapath) Judge(cgroupID uint64, dst netip.AddrPort, proto ruleset.Prot
 		return Redirect
 	}
 	if r.rules != nil && r.rules.Judge(dst.Addr(), dst.Port(), proto) {
+		return Direct
+	}
+	if until, ok := r.leases[leaseKey{dst.Addr().Unmap(), dst.Port(), proto}]; ok && time.Now().Before(until) {
 		return Direct
 	}
 	return Deny

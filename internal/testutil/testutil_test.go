@@ -19,9 +19,9 @@ func TestDatapathConforms(t *testing.T) {
 	ConformDatapath(t, func(*testing.T) Bench {
 		d, next := NewDatapath(100), uint64(100)
 		return Bench{
-			Datapath: d,
-			NewRun:   func() uint64 { next++; d.AddRun(next); return next },
-			Judge:    d.Judge,
+			Datapath: d, Leases: d,
+			NewRun: func() uint64 { next++; d.AddRun(next); return next },
+			Judge:  d.Judge,
 		}
 	})
 }

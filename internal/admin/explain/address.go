@@ -70,11 +70,11 @@ func special(w *api.Why, to api.Destination) bool {
 // refused explains a rule that policy has left out of the run's rule set.
 func refused(w *api.Why, plan *egress.Plan, r *config.EgressRule) bool {
 	for _, f := range plan.Refused {
-		if f.Rule.Pos != r.Pos || f.Rule.CIDR != r.CIDR {
+		if f.Rule.Pos != r.Pos || f.Rule.CIDR != r.CIDR || f.Rule.Name != r.Name {
 			continue
 		}
 		w.Verdict, w.By = api.Denied, ruleSource(r)
-		w.Sentence = "An egress rule covers this address, but policy does not let it be used."
+		w.Sentence = "An egress rule covers this destination, but policy does not let it be used."
 		for _, reason := range f.Reasons {
 			w.Notes = append(w.Notes, fmt.Sprintf("policy %s: %s", reason.Rule, reason.Text))
 		}

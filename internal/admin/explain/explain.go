@@ -74,12 +74,20 @@ func (e *Explainer) name(w *api.Why, run *workload.Run) {
 			return
 		}
 	}
+	plan, known := e.plans.Plan(run.CgroupID)
 	for i := range run.Agent.Egress {
 		r := &run.Agent.Egress[i]
-		if r.Name != "" && config.MatchName(r.Name, to.Name) && hasPort(r, to.Port) {
-			byNameRule(w, r)
+		if r.Name == "" || !config.MatchName(r.Name, to.Name) || !hasPort(r, to.Port) {
+			continue
+		}
+		if known && refused(w, plan, r) {
 			return
 		}
+		if known && plan.IsDirect(to.Name) != r.Direct {
+			continue // another rule tells how the name is reached
+		}
+		byNameRule(w, r)
+		return
 	}
 	w.Verdict = api.Denied
 	w.Sentence = fmt.Sprintf("No tool and no egress rule of agent %s allows %s. ", run.Run.Agent, text(to))
@@ -140,7 +148,10 @@ func toolText(t *tool.Tool) string {
 func byNameRule(w *api.Why, r *config.EgressRule) {
 	w.Verdict, w.By = api.Allowed, ruleSource(r)
 	w.Sentence = "An egress rule allows this name over TCP."
-	if !r.Opaque {
+	if r.Direct {
+		w.Sentence = fmt.Sprintf("An egress rule allows this name over %s, directly: its real addresses are open for a while after each look-up.", protocols(r))
+		w.Notes = append(w.Notes, "A connection long after the look-up fails with EPERM, reason lease-expired: look the name up again.")
+	} else if !r.Opaque {
 		w.Notes = append(w.Notes, "Only TLS whose server name is this name is passed on; `opaque: true` would pass other bytes, too.")
 	}
 	if len(r.Within) == 0 {

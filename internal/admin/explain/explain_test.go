@@ -1,6 +1,7 @@
 package explain_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -212,4 +213,40 @@ func FuzzParseDestination(f *testing.F) {
 			t.Errorf("%q is the name %q", s, d.Name)
 		}
 	})
+}
+
+func TestExplainDirect(t *testing.T) {
+	n := load(t, map[string]string{
+		"varvel.yaml": "trust_domain: example.org\n",
+		"agents.d/a.yaml": `agent: a
+egress:
+  - { name: "**.example.org", ports: [443] }
+  - { name: turn.example.org, ports: [443, 3478], protocol: any, direct: true }
+  - { name: no.example.net, ports: [443], direct: true }
+`,
+	}, "a")
+	plan, err := egress.NewPlan(t.Context(), refuseName("no.example.net"), n.run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.plan = plan
+	for dest, want := range map[string]string{
+		"turn.example.org:443": "over TCP and UDP, directly", "www.example.org:443": "allows this name over TCP.",
+		"no.example.net:443": "policy does not let it be used",
+	} {
+		w := n.why(t, dest)
+		if !strings.Contains(w.Sentence, want) || (w.Verdict == api.Allowed) != (dest != "no.example.net:443") {
+			t.Errorf("%s: %+v", dest, w)
+		}
+	}
+}
+
+// refuseName is a decider that refuses one name.
+type refuseName string
+
+func (r refuseName) Decide(_ context.Context, q decision.Request) (decision.Decision, error) {
+	if q.Target.Name == string(r) {
+		return decision.Decision{Effect: decision.EffectDeny}, nil
+	}
+	return decision.Decision{Effect: decision.EffectAllow}, nil
 }

@@ -65,6 +65,10 @@ func act(action string, args []string) string {
 		return ""
 	case "probe": // port file: connects UDP to each address of a file, 4 bytes each
 		return probe(args[0], args[1])
+	case "stream": // network: one UDP socket, a datagram for each address on stdin
+		return stream(args[0])
+	case "route": // network address: a UDP connect that sends nothing
+		return route(args[0], args[1])
 	case "reconnect": // first second: one UDP socket, connected twice
 		return reconnect(args[0], args[1])
 	case "evade": // way listed unlisted
