@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -204,7 +205,10 @@ func (d *Deposits) replace(ctx context.Context) error {
 	d.conn = c
 	var failed []error
 	for name := range d.held {
-		if err := d.put(name); err != nil {
+		switch err := d.put(name); {
+		case errors.Is(err, os.ErrClosed), errors.Is(err, net.ErrClosed):
+			delete(d.held, name) // it is about to be dropped
+		case err != nil:
 			failed = append(failed, fmt.Errorf("%s: %w", name, err))
 		}
 	}
