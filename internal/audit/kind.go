@@ -8,6 +8,7 @@ type Kind string
 // The kinds of events.
 const (
 	KindRunStart   Kind = "run.start"  // a run began
+	KindRunAdopt   Kind = "run.adopt"  // a run goes on with another daemon
 	KindRunEnd     Kind = "run.end"    // a run's cgroup is empty
 	KindRuleSet    Kind = "rule-set"   // a run got a compiled allowlist
 	KindConnect    Kind = "connect"    // a denial of the kernel, or a name that was judged
@@ -27,7 +28,7 @@ const (
 // Kinds returns every kind, in the order of the documentation.
 func Kinds() []Kind {
 	return []Kind{
-		KindRunStart, KindRunEnd, KindRuleSet, KindConnect, KindDNS, KindHTTP, KindCredential,
+		KindRunStart, KindRunAdopt, KindRunEnd, KindRuleSet, KindConnect, KindDNS, KindHTTP, KindCredential,
 		KindApproval, KindExec, KindExit, KindConfig, KindPolicy, KindHealth, KindLoss, KindOverride,
 	}
 }

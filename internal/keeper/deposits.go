@@ -129,6 +129,14 @@ func (d *Deposits) Drop(name string) error {
 	return d.conn.drop(name)
 }
 
+// Has reports whether this daemon has something held under a name.
+func (d *Deposits) Has(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.held[name]
+	return ok
+}
+
 // Len returns how many names are held.
 func (d *Deposits) Len() int {
 	d.mu.Lock()

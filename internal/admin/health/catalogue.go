@@ -21,6 +21,7 @@ const (
 	AuditLow          Code = "audit-low"
 	EventsLost        Code = "events-lost"
 	KernelDetached    Code = "kernel-detached"
+	KernelPins        Code = "kernel-pins"
 	KernelMapFull     Code = "kernel-map-full"
 	RuleSetFailed     Code = "rule-set-failed"
 	DNSDown           Code = "dns-down"
@@ -33,6 +34,7 @@ const (
 	OutcomeUnknown    Code = "outcome-unknown"
 	LaunchDown        Code = "launch-down"
 	MetricsDown       Code = "metrics-down"
+	KeeperDown        Code = "keeper-down"
 	ConfinementPartly Code = "confinement-partly"
 )
 
@@ -55,6 +57,7 @@ func Catalogue() []Entry {
 		{AuditLow, Failing, "The audit log has little space left, so actions that change something are refused first.", "Free space on the disk under state_dir, or move old segments away."},
 		{EventsLost, Degraded, "Details of events were lost; the numbers of refusals are still exact.", "See `varvel audit --kind loss` for which run and how many."},
 		{KernelDetached, Failing, "The kernel programs of a run are not in place, so the run is not allowed to go on.", "See the daemon's log, then start the run again."},
+		{KernelPins, Failing, "What keeps the kernel programs in force without the daemon is gone from bpffs; the daemon tries to make it again.", "See the detail: mount bpffs again, and look for who removed it."},
 		{KernelMapFull, Failing, "A kernel map is full, so new destinations are refused.", "Reduce the number of rules or of runs on this node."},
 		{RuleSetFailed, Failing, "A run could not get the rule set of the current configuration, so it keeps the one before.", "See the daemon's log for the rule, then run `varvel reload`."},
 		{DNSDown, Failing, "The DNS proxy does not listen, so runs resolve no names.", "See the daemon's log, then restart varveld."},
@@ -67,6 +70,7 @@ func Catalogue() []Entry {
 		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals` and check the tool itself."},
 		{LaunchDown, Failing, "The launcher does not listen, so `varvel run` cannot start anything.", "See the daemon's log, then restart varveld."},
 		{MetricsDown, Degraded, "The metrics listener could not be opened.", "Check metrics.listen in varvel.yaml, then restart varveld."},
+		{KeeperDown, Degraded, "The keeper has ended and is being started again. Until it is there, runs would not outlive the daemon.", "See the daemon's log for why it cannot be started."},
 		{ConfinementPartly, Degraded, "This kernel lacks a feature that confines runs.", "See `varvel status` for which one; a newer kernel has it."},
 	}
 }
