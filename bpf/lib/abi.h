@@ -22,7 +22,7 @@
 #define VARVEL_PATH 128		/* bytes of a file name kept in an exec event */
 #define VARVEL_COMM 16
 
-/* Why the kernel refused something. Counted for each run; index into counters. */
+/* Why the kernel refused something; index into counters. New ones come last: counts outlive a build. */
 enum varvel_reason {
 	REASON_NONE,
 	REASON_NO_RUN,		  /* the socket or its cgroup belongs to no known run */

@@ -23,10 +23,11 @@ type adopter struct {
 	old    *held
 	before func(step string) error
 
-	replaced map[string]bool     // maps that are made anew
-	counted  map[uint64]Counters // what was copied of the counters, if they are replaced
-	repin    bool                // what is pinned has to change
-	fresh    map[string]bool     // programs whose links we made
+	replaced map[string]bool                // maps that are made anew
+	counted  map[uint64][]abiVarvelCounters // what was copied of the counters, if they are replaced
+	repin    bool                           // what is pinned has to change
+	fresh    map[string]bool                // programs whose links we made
+	used     map[ebpf.MapID]bool            // by the old programs
 	undo     []func() error
 	programs []*ebpf.Program // the old ones, to go back to
 }
@@ -34,7 +35,7 @@ type adopter struct {
 func newAdopter(k *Kernel, s *specs, want layout, old *held, before func(string) error) *adopter {
 	return &adopter{
 		k: k, specs: s, want: want, old: old, before: before,
-		replaced: old.layout.replacedBy(want), fresh: map[string]bool{},
+		replaced: old.layout.replacedBy(want), fresh: map[string]bool{}, used: map[ebpf.MapID]bool{},
 	}
 }
 
@@ -113,8 +114,9 @@ func (a *adopter) load() (err error) {
 	if a.k.objects, err = loadObjects(a.specs, given); err != nil {
 		return err
 	}
-	a.repin = !maps.Equal(a.old.layout, a.want)
-	if a.repin {
+	a.repin = len(a.old.unpinned) > 0
+	if !maps.Equal(a.old.layout, a.want) {
+		a.repin = true
 		a.k.objects.maps[layoutMap], err = a.want.store()
 	} else {
 		a.k.objects.maps[layoutMap] = a.old.takeMap(layoutMap)
@@ -123,7 +125,7 @@ func (a *adopter) load() (err error) {
 		delete(a.k.objects.maps, layoutMap)
 		return err
 	}
-	return a.k.bindLayout()
+	return a.k.bindMaps()
 }
 
 // attachMissing keeps the links that are there, and attaches where there is none.
@@ -138,7 +140,7 @@ func (a *adopter) attachMissing() error {
 		if err := a.before("attach " + h.program); err != nil {
 			return err
 		}
-		if a.replaced[h.slot] || a.old.layout[mapPin(h.slot)] == 0 && h.slot != "" {
+		if h.slot != "" && (a.replaced[h.slot] || a.old.layout[mapPin(h.slot)] == 0) { // still empty
 			if err := k.fillSlot(h); err != nil {
 				return err
 			}
@@ -212,11 +214,34 @@ func (a *adopter) switchLink(l link.Link, p *ebpf.Program) error {
 		return err
 	}
 	a.programs = append(a.programs, old)
+	if err := a.noteMaps(old); err != nil {
+		return err
+	}
 	if err := l.Update(p); err != nil {
 		return err
 	}
 	a.onFailure(func() error { return l.Update(old) })
 	return nil
+}
+
+func (a *adopter) noteMaps(p *ebpf.Program) error {
+	info, err := p.Info()
+	if err != nil {
+		return err
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		a.used[id] = true
+	}
+	return nil
+}
+
+// lost says whether what the old programs kept in a map is not in ours. That is so
+// also when the daemon before us died after it had pinned new maps, and before it
+// had switched all programs.
+func (a *adopter) lost(name string) bool {
+	id, err := mapID(a.k.objects.maps[name])
+	return a.replaced[name] || err == nil && len(a.used) > 0 && !a.used[id]
 }
 
 // switchSlots does the same for the tracepoints.
@@ -239,9 +264,12 @@ func (a *adopter) switchSlots() error {
 		if err := a.k.fillSlot(h); err != nil {
 			return err
 		}
-		if old != nil {
-			a.onFailure(func() error { return slot.Put(uint32(0), old) })
-		}
+		a.onFailure(func() error {
+			if old == nil {
+				return slot.Delete(uint32(0))
+			}
+			return slot.Put(uint32(0), old)
+		})
 	}
 	return nil
 }
@@ -256,9 +284,9 @@ func (a *adopter) judgeAnew() error {
 func (a *adopter) finish() {
 	k := a.k
 	k.adoption.Adopted = true
+	k.adoption.Unpinned = slices.Sorted(slices.Values(a.old.unpinned))
 	k.adoption.Replaced = slices.Sorted(maps.Keys(a.replaced))
-	k.adoption.SocketsLost = a.replaced["sockets"]
-	k.adoption.RulesLost = a.replaced["runs"]
+	k.adoption.SocketsLost, k.adoption.RulesLost = a.lost("sockets"), a.lost("runs")
 	warn := func(what string, err error) {
 		if err != nil {
 			k.cfg.Log.Warn(what, "error", err)
@@ -266,6 +294,8 @@ func (a *adopter) finish() {
 	}
 	warn("what the old programs counted last is lost", a.countRest())
 	warn("events that waited are lost", a.countEvents())
+	warn("programs of an earlier daemon are left", a.old.detach())
 	warn("pins of an earlier daemon are left", removeTemps(k.cfg.Pins))
 	warn("rule sets that nobody uses are left", k.sets.removeStrays())
+	warn("entries of runs that ended are left", k.removeStrays())
 }

@@ -162,8 +162,49 @@ func TestAdoptedStateIsHandedBack(t *testing.T) {
 		t.Errorf("%d port sets are kept", n)
 	}
 	s.check(t, "after the sweep")
-	if err := e.PruneNames(s.run, func(netip.AddrPort) bool { return false }); err != nil {
-		t.Error(err)
+}
+
+func TestModeOfAnAdoptedRunCanChange(t *testing.T) {
+	e := newTestEnv(t)
+	s := newSite(t, e)
+	e.reopen(t)
+	if err := e.AddRun(s.run, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := in(t, s.cgroup, "dial", "tcp4", s.unlisted.addr); !strings.HasPrefix(got, "ok") {
+		t.Errorf("in observe: %q", got)
+	}
+	s.unlisted.settle()
+	s.unlisted.arrived.Store(0)
+	if err := e.AddRun(s.run, false); err != nil {
+		t.Fatal(err)
+	}
+	s.check(t, "in enforce again, with the rules that it had")
+}
+
+// TestAdoptedNamesCanBeWithdrawn: the names of an adopted run are known one by one.
+func TestAdoptedNamesCanBeWithdrawn(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, run := e.newRun(t, "run_a", false)
+	for _, address := range []string{"198.18.0.7", "198.18.0.8"} {
+		if err := e.AllowName(run, netip.MustParseAddr(address), tcp443); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.reopen(t)
+	visitors, _ := e.openDoors(t)
+	keep := netip.MustParseAddrPort("198.18.0.8:443")
+	if err := e.PruneNames(run, func(dst netip.AddrPort) bool { return dst == keep }); err != nil {
+		t.Fatal(err)
+	}
+	if got := in(t, cgroup, "dial", "tcp4", "198.18.0.7:443"); got != "EPERM" {
+		t.Errorf("the withdrawn name: %q, want EPERM", got)
+	}
+	if got := in(t, cgroup, "dial", "tcp4", keep.String()); !strings.HasPrefix(got, "ok") {
+		t.Errorf("the other name: %q", got)
+	}
+	if v := next(t, visitors); v.err != nil || v.dst != keep {
+		t.Errorf("the door saw %+v", v)
 	}
 }
 
@@ -199,6 +240,11 @@ func (e *testEnv) gather(t testing.TB, into *[]Event) (stop func()) {
 	done := make(chan error)
 	k := e.Kernel
 	go func() { done <- k.Events(ctx, func(ev Event) { *into = append(*into, ev) }) }()
+	waitFor(t, "the reader", func() bool { // until then there is nothing that Flush could wait for
+		k.flushes.mu.Lock()
+		defer k.flushes.mu.Unlock()
+		return k.flushes.start != nil
+	})
 	return func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -226,7 +272,9 @@ func TestNoEventIsLostOrDoubled(t *testing.T) {
 		e.reopen(t)
 	}
 	stop := e.gather(t, &events)
-	waitFor(t, "the last event", func() bool { return e.Flush(t.Context()) == nil })
+	if err := e.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
 	stop()
 	if said != "ok" || switches < 2 {
 		t.Fatalf("%q, %d switches", said, switches)

@@ -10,6 +10,7 @@ import (
 type Adoption struct {
 	Adopted  bool     // there were programs of an earlier daemon
 	Repaired []string // programs that were not attached any more, and are again
+	Unpinned []string // pins that were missing, of what lived without them
 
 	// Replaced names the maps whose layout differs in this build. They were made
 	// anew and filled with what could be carried over.
@@ -35,7 +36,7 @@ type Run struct {
 
 // Runs lists the runs that the kernel knows, by their cgroups. After Open these
 // are the adopted ones: each is governed, by the rules that it had, until UseRuleSet
-// or RemoveRun. AddRun is not called for them.
+// or RemoveRun. AddRun need not be called for them; it would only set their mode.
 func (k *Kernel) Runs() []Run {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 // with the fields to take, if not all. Not among them: socket storage, which user
 // space can't list; rule sets, which the daemon compiles again; the ring.
 func carriedMaps() map[string][]string {
-	return map[string][]string{"node": nil, "runs": {"flags"}, "counters": nil, "names": nil, "redirects": nil}
+	return map[string][]string{"node": nil, "runs": {"flags"}, "counters": nil, restMap: nil, "names": nil, "redirects": nil}
 }
 
 // carryOver fills the maps that were made anew, and reads the state of the Go side
@@ -118,13 +118,30 @@ func typesOf(m *ebpf.Map) (*btf.Spec, error) {
 	return h.Spec(nil)
 }
 
+// countCopied remembers what was copied, before anybody counts on.
+func (a *adopter) countCopied() error {
+	if !a.replaced["counters"] {
+		return nil
+	}
+	a.counted = map[uint64][]abiVarvelCounters{}
+	for id := range a.k.runs {
+		var c []abiVarvelCounters
+		if err := a.k.objects.maps["counters"].Lookup(id, &c); err != nil {
+			return fmt.Errorf("read the counters of a run: %w", err)
+		}
+		a.counted[id] = c
+	}
+	return nil
+}
+
 // countRest keeps what the old programs have counted between the copy of their
 // counters and the switch: beside the map, because the new programs count in it.
 func (a *adopter) countRest() error {
 	if !a.replaced["counters"] {
 		return nil
 	}
-	types, err := typesOf(a.old.maps["counters"])
+	old, rest := a.old.maps["counters"], a.k.objects.maps[restMap]
+	types, err := typesOf(old)
 	if err != nil {
 		return err
 	}
@@ -134,38 +151,28 @@ func (a *adopter) countRest() error {
 	}
 	var errs []error
 	for id, copied := range a.counted {
-		raw, err := a.old.maps["counters"].LookupBytes(id)
+		raw, err := old.LookupBytes(id)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		var perCPU []abiVarvelCounters
-		for _, v := range splitCPUs(raw, int(a.old.maps["counters"].ValueSize())) {
-			var c abiVarvelCounters
-			if _, err := binary.Decode(value.apply(v), binary.LittleEndian, &c); err != nil {
-				return err
-			}
-			perCPU = append(perCPU, c)
+		sum, err := readRest(rest, id)
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
-		a.k.carried[id] = sumCounters(perCPU, a.k.objects.reasons).minus(copied)
+		sum.add(copied, decodeCounters(splitCPUs(raw, int(old.ValueSize())), value))
+		errs = append(errs, rest.Put(id, sum))
 	}
 	return errors.Join(errs...)
 }
 
-// countCopied remembers what was copied, before anybody counts on.
-func (a *adopter) countCopied() error {
-	if !a.replaced["counters"] {
-		return nil
+func decodeCounters(perCPU [][]byte, value *moves) []abiVarvelCounters {
+	out := make([]abiVarvelCounters, len(perCPU))
+	for i, v := range perCPU {
+		binary.Decode(value.apply(v), binary.LittleEndian, &out[i]) // as long as the type, or 0
 	}
-	a.counted = map[uint64]Counters{}
-	for id := range a.k.runs {
-		c, err := readCounters(a.k.objects.maps["counters"], id, a.k.objects.reasons)
-		if err != nil {
-			return err
-		}
-		a.counted[id] = c
-	}
-	return nil
+	return out
 }
 
 // countEvents looks how much is left in a ring that nobody will read.

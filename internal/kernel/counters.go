@@ -31,12 +31,30 @@ func (k *Kernel) Counters(cgroupID uint64) (Counters, error) {
 	if err != nil {
 		return Counters{}, err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if rest, ok := k.carried[cgroupID]; ok {
-		return c.plus(rest), nil
+	rest, err := readRest(k.objects.maps[restMap], cgroupID)
+	if err != nil {
+		return Counters{}, err
 	}
-	return c, nil
+	return c.plus(sumCounters([]abiVarvelCounters{rest}, k.objects.reasons)), nil
+}
+
+// restMap keeps what old programs counted last, while their counters were copied
+// into another layout. Only user space knows it; see adopter.countRest.
+const restMap = "counted_rest"
+
+// restSpec is the map of counters without CPUs.
+func restSpec(counters *ebpf.MapSpec) *ebpf.MapSpec {
+	rest := counters.Copy()
+	rest.Name, rest.Type = restMap, ebpf.Hash
+	return rest
+}
+
+// readRest is 0 for most runs.
+func readRest(m *ebpf.Map, cgroupID uint64) (rest abiVarvelCounters, err error) {
+	if err := absent(m.Lookup(cgroupID, &rest)); err != nil {
+		return rest, fmt.Errorf("read the counters of a run: %w", err)
+	}
+	return rest, nil
 }
 
 func readCounters(m *ebpf.Map, cgroupID uint64, reasons []string) (Counters, error) {
@@ -74,16 +92,19 @@ func (c Counters) plus(d Counters) Counters {
 	return out
 }
 
-// minus is what was counted since d.
-func (c Counters) minus(d Counters) Counters {
-	out := Counters{
-		Refused: map[string]uint64{}, Lost: c.Lost - d.Lost,
-		Forked: c.Forked - d.Forked, Executed: c.Executed - d.Executed, Exited: c.Exited - d.Exited,
-	}
-	for reason, n := range c.Refused {
-		if n > d.Refused[reason] {
-			out.Refused[reason] = n - d.Refused[reason]
+// add adds what was counted from one reading to the next.
+func (c *abiVarvelCounters) add(from, to []abiVarvelCounters) {
+	one := func(sign uint64, all []abiVarvelCounters) {
+		for _, d := range all {
+			for i, n := range d.Refused {
+				c.Refused[i] += sign * n
+			}
+			c.Lost += sign * d.Lost
+			c.Forked += sign * d.Forked
+			c.Executed += sign * d.Executed
+			c.Exited += sign * d.Exited
 		}
 	}
-	return out
+	one(1, to)
+	one(^uint64(0), from)
 }

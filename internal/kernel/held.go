@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/varvel/varvel/internal/workload"
 )
@@ -22,6 +23,8 @@ type held struct {
 	layout layout
 	maps   map[string]*ebpf.Map
 	links  map[string]link.Link // by the name of the program
+
+	unpinned []string // what was found without its pin
 }
 
 func (o *held) empty() bool { return len(o.links) == 0 && len(o.maps) == 0 }
@@ -33,6 +36,23 @@ func (o *held) close() {
 	for _, l := range o.links {
 		l.Close()
 	}
+}
+
+// detach ends what was not taken over, also if somebody holds it. A link on a
+// tracepoint can't be detached, but its slot can be emptied.
+func (o *held) detach() error {
+	var errs []error
+	for _, l := range o.links {
+		if err := l.Detach(); err != nil && !errors.Is(err, link.ErrNotSupported) && !errors.Is(err, unix.EOPNOTSUPP) {
+			errs = append(errs, err)
+		}
+	}
+	for _, m := range o.maps {
+		if m.Type() == ebpf.ProgramArray {
+			errs = append(errs, absent(m.Delete(uint32(0))))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // takeMap and takeLink hand one over.
@@ -60,12 +80,19 @@ func findHeld(cfg Config) (_ *held, err error) {
 	if err := o.readPins(cfg.Pins); err != nil {
 		return nil, err
 	}
+	if err := o.dropDead(cfg); err != nil {
+		return nil, err
+	}
+	if err := o.findAttached(cfg); err != nil {
+		return nil, err
+	}
 	if o.empty() {
 		return o, nil
 	}
 	m, ok := o.maps[layoutMap]
 	if !ok {
-		return nil, fmt.Errorf("%w: %s has no %s", ErrPins, cfg.Pins, mapPin(layoutMap))
+		return nil, fmt.Errorf("%w: it is not known what they are, because %s is missing in %s; end their runs and remove the directory",
+			ErrPins, mapPin(layoutMap), cfg.Pins)
 	}
 	if o.layout, err = readLayout(m); err != nil {
 		return nil, err
@@ -97,9 +124,8 @@ func (o *held) readPins(dir string) error {
 	return nil
 }
 
-// complete drops links that govern nothing any more. Maps that are missing are an
-// error: without them the old programs' state is lost.
-func (o *held) complete(cfg Config) error {
+// dropDead drops links that govern nothing any more.
+func (o *held) dropDead(cfg Config) error {
 	for _, h := range cfg.hooks() {
 		l, ok := o.links[h.program]
 		if !ok {
@@ -113,9 +139,24 @@ func (o *held) complete(cfg Config) error {
 			o.takeLink(h.program).Close()
 		}
 	}
+	return nil
+}
+
+// complete wants every map of the layout. A slot may be missing: without anybody
+// who held it the kernel has emptied it, and its stub does nothing.
+func (o *held) complete(cfg Config) error {
+	for _, h := range cfg.hooks() {
+		if h.slot != "" && o.maps[h.slot] == nil {
+			delete(o.layout, mapPin(h.slot))
+			if l := o.takeLink(h.program); l != nil {
+				l.Close()
+			}
+		}
+	}
 	for pin := range o.layout {
 		if name, ok := strings.CutPrefix(pin, "map_"); ok && o.maps[name] == nil {
-			return fmt.Errorf("%w: %s is missing in %s", ErrPins, pin, cfg.Pins)
+			return fmt.Errorf("%w: %s is missing in %s, and nothing attached uses it; end the runs and remove the directory",
+				ErrPins, pin, cfg.Pins)
 		}
 	}
 	return nil

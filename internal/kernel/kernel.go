@@ -40,7 +40,6 @@ type Kernel struct {
 	names map[uint64][]abiVarvelNameKey
 
 	adoption Adoption
-	carried  map[uint64]Counters // what old programs counted last, while their maps were replaced
 }
 
 // Open puts the programs into force, below cfg.Pins.
@@ -70,7 +69,6 @@ func open(cfg Config, s *specs, before func(step string) error) (_ *Kernel, err 
 	k := &Kernel{
 		cfg: cfg, links: map[string]link.Link{},
 		runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{},
-		carried: map[uint64]Counters{},
 	}
 	if k.netns, err = netnsCookie(); err != nil {
 		return nil, err
@@ -115,7 +113,7 @@ func (k *Kernel) create(s *specs, want layout) (err error) {
 	if err := k.putNode(); err != nil {
 		return err
 	}
-	if err := k.bindLayout(); err != nil {
+	if err := k.bindMaps(); err != nil {
 		return err
 	}
 	if err := k.attach(); err != nil {

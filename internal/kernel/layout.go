@@ -26,6 +26,7 @@ func meanings() map[string][]string {
 	return map[string][]string{
 		"runs":     {"varvel_run_flags"},
 		"counters": {"varvel_reason"},
+		restMap:    {"varvel_reason"},
 		"events":   {"varvel_event", "varvel_exec_event", "varvel_event_kind", "varvel_reason", "varvel_hook"},
 		"sockets":  {"varvel_socket_flags", "varvel_run_flags"},
 		"buckets4": {"varvel_bucket4"},

@@ -19,13 +19,23 @@ const layoutMap = "layout"
 func mapPin(name string) string     { return "map_" + name }
 func linkPin(program string) string { return "link_" + program }
 
-// Unpin takes every pin below dir away, and with it everything that is attached
-// through them. A missing directory is fine.
+// Unpin detaches everything that is pinned below dir, also if somebody holds it by
+// an Anchor, and takes the pins away. A missing directory is fine.
 func Unpin(dir string) error {
-	if err := errors.Join(removePins(dir), removeTemps(dir)); err != nil {
+	if err := errors.Join(detachPinned(dir), removePins(dir), removeTemps(dir)); err != nil {
 		return fmt.Errorf("remove the pinned programs: %w", err)
 	}
 	return nil
+}
+
+// detachPinned does what it can: the pins may be another version's, or anything.
+func detachPinned(dir string) error {
+	o := &held{maps: map[string]*ebpf.Map{}, links: map[string]link.Link{}}
+	defer o.close()
+	if err := o.readPins(dir); err != nil && !errors.Is(err, ErrPins) {
+		return err
+	}
+	return o.detach()
 }
 
 func removePins(dir string) error {
@@ -208,18 +218,22 @@ func (k *Kernel) checkAttached() error {
 			return err
 		}
 		if !attached {
-			return fmt.Errorf("the cgroup %s was removed or replaced: %s governs nothing there; restart varveld", h.cgroup, h.program)
+			return fmt.Errorf("the cgroup %s was removed or replaced: %s governs nothing there; look for who did it", h.cgroup, h.program)
 		}
 	}
 	return nil
 }
 
-// Repin makes the pins again, from what this process holds. An error says why it
+// Repin attaches again what has lost its cgroup, if there is one at its path now,
+// and makes the pins again, from what this process holds. An error says why it
 // cannot; the rules are then in force only while this process, or a holder of its
 // Anchors, lives.
 func (k *Kernel) Repin() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.reattach(); err != nil {
+		return err
+	}
 	if err := k.checkMount(); err != nil {
 		return err
 	}
@@ -236,6 +250,25 @@ func (k *Kernel) Repin() error {
 	return removeTemps(k.cfg.Pins)
 }
 
+func (k *Kernel) reattach() error {
+	for _, h := range k.cfg.hooks() {
+		attached, err := h.holds(k.links[h.program])
+		if err != nil {
+			return err
+		}
+		if attached {
+			continue
+		}
+		l, err := h.attachTo(k.objects.programs[h.program])
+		if err != nil {
+			return err
+		}
+		k.links[h.program].Close()
+		k.links[h.program] = l
+	}
+	return nil
+}
+
 // checkMount tells whether pins can be made. Without bpffs, mkdir would make an
 // ordinary directory that hides nothing and holds nothing.
 func (k *Kernel) checkMount() error {
@@ -250,12 +283,15 @@ func (k *Kernel) checkMount() error {
 	return nil
 }
 
-// bindLayout ties the layout to the attached programs, so that who finds one of
-// them finds it, also without pins (BPF_PROG_BIND_MAP, Linux 5.10).
-func (k *Kernel) bindLayout() error {
-	for _, name := range slices.Sorted(maps.Keys(k.objects.programs)) {
-		if err := k.objects.programs[name].BindMap(k.objects.maps[layoutMap]); err != nil {
-			return fmt.Errorf("tie the layout to %s: %w", name, err)
+// bindMaps ties the maps that only user space knows to the attached programs, so
+// that who finds one of these finds them too, also without pins
+// (BPF_PROG_BIND_MAP, Linux 5.10).
+func (k *Kernel) bindMaps() error {
+	for _, program := range slices.Sorted(maps.Keys(k.objects.programs)) {
+		for _, name := range []string{layoutMap, restMap} {
+			if err := k.objects.programs[program].BindMap(k.objects.maps[name]); err != nil {
+				return fmt.Errorf("tie the map %s to %s: %w", name, program, err)
+			}
 		}
 	}
 	return nil

@@ -30,6 +30,7 @@ func readSpecs() (*specs, error) {
 		}
 		all = append(all, s)
 	}
+	all[0].Maps[restMap] = restSpec(all[0].Maps["counters"])
 	return &specs{abi: all[0], programs: all[1:]}, nil
 }
 

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -94,8 +95,11 @@ func decodePorts(set abiVarvelPortSet) []ruleset.PortRange {
 // the earlier daemon ended.
 func (s *ruleSets) removeStrays() error {
 	var errs []error
-	for _, name := range []string{"buckets4", "ranges4", "exact6", "prefix6"} {
+	for _, name := range ruleMaps() {
 		m := s.objects.maps[name]
+		if m.Type() != ebpf.ArrayOfMaps {
+			continue
+		}
 		var stray []uint32
 		for index := range m.MaxEntries() {
 			var inner ebpf.MapID
@@ -105,6 +109,36 @@ func (s *ruleSets) removeStrays() error {
 		}
 		for _, index := range stray {
 			errs = append(errs, absent(m.Delete(index)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeStrays takes away what belongs to no run: the earlier daemon died while it
+// made one known or removed it.
+func (k *Kernel) removeStrays() error {
+	var errs []error
+	for id, keys := range k.names {
+		if _, ok := k.runs[id]; ok {
+			continue
+		}
+		for i := range keys {
+			errs = append(errs, absent(k.objects.maps["names"].Delete(&keys[i])))
+		}
+		delete(k.names, id)
+	}
+	for _, name := range []string{"counters", restMap} {
+		var strays [][]byte
+		if err := eachEntry(k.objects.maps[name], func(key []byte, _ [][]byte) error {
+			if _, ok := k.runs[binary.LittleEndian.Uint64(key)]; !ok {
+				strays = append(strays, key)
+			}
+			return nil
+		}); err != nil {
+			errs = append(errs, err)
+		}
+		for _, key := range strays {
+			errs = append(errs, absent(k.objects.maps[name].Delete(key)))
 		}
 	}
 	return errors.Join(errs...)
