@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "speak" {
 		os.Exit(speak(os.Args[2]))
 	}
+	if len(os.Args) == 5 && os.Args[1] == "daemon" {
+		os.Exit(daemon(Options{Socket: os.Args[2], Daemon: os.Args[3], Cgroup: os.Args[4], Log: slog.New(slog.DiscardHandler)}))
+	}
 	os.Exit(m.Run())
 }
 
@@ -57,14 +60,9 @@ func home(t *testing.T) Options {
 	if err := os.Mkdir(o.Daemon, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
 	join(t, o.Daemon)
 	t.Cleanup(func() {
-		join(t, filepath.Join(filepath.Dir(cg.Path), "")) // its parent
-		_ = before
+		join(t, filepath.Dir(cg.Path))
 		if err := errors.Join(killCgroup(context.Background(), o.Cgroup), remove(o.Daemon)); err != nil {
 			t.Error(err)
 		}
@@ -333,6 +331,43 @@ func TestAKeeperThatDoesNotAnswerIsReplaced(t *testing.T) {
 	d, found := mustOpen(t, o)
 	if found.Why == nil || keeperPID(t, o) == first {
 		t.Errorf("a stopped keeper goes on: %v", found.Why)
+	}
+	if err := d.Quit(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// daemon starts a keeper and waits for its own end.
+func daemon(o Options) int {
+	if _, _, err := Open(context.Background(), o); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("open")
+	time.Sleep(time.Hour)
+	return 0
+}
+
+// TestAKeeperOutlivesWhoStartedIt also if that is killed.
+func TestAKeeperOutlivesWhoStartedIt(t *testing.T) {
+	o := home(t)
+	cmd := exec.Command("/proc/self/exe", "daemon", o.Socket, o.Daemon, o.Cgroup)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "open\n" {
+		t.Fatal(line)
+	}
+	pid := keeperPID(t, o)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	d, found := mustOpen(t, o)
+	if keeperPID(t, o) != pid || found.Why != nil {
+		t.Errorf("there is another keeper: %v", found.Why)
 	}
 	if err := d.Quit(context.Background()); err != nil {
 		t.Error(err)

@@ -68,7 +68,12 @@ func Start(ctx context.Context, s *Spec) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start init of run %s: %w", s.Run, err)
 	}
-	stop := context.AfterFunc(ctx, p.Kill)
+	// A run that is about to start when the daemon hands over starts all the same.
+	stop := context.AfterFunc(ctx, func() {
+		if !handingOver(ctx) {
+			p.Kill()
+		}
+	})
 	defer stop()
 	if err := p.setUp(s); err != nil {
 		p.abandon()
