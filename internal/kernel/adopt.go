@@ -35,28 +35,33 @@ type adopter struct {
 func newAdopter(k *Kernel, s *specs, want layout, old *held, before func(string) error) *adopter {
 	return &adopter{
 		k: k, specs: s, want: want, old: old, before: before,
-		replaced: old.layout.replacedBy(want), fresh: map[string]bool{}, used: map[ebpf.MapID]bool{},
+		replaced: old.layout.replacedBy(want, s.ruleMaps()), fresh: map[string]bool{}, used: map[ebpf.MapID]bool{},
 	}
-}
-
-// ruleMaps are one thing: an index in one of them means an entry in another, and
-// runs hold such an index.
-func ruleMaps() []string {
-	return []string{"runs", "port_sets", "ranges4", "buckets4", "exact6", "prefix6"}
 }
 
 // replacedBy says which maps another layout can't share, and those that have no
-// meaning without them.
-func (l layout) replacedBy(want layout) map[string]bool {
+// meaning without them. rules are the maps that are one thing: see specs.ruleMaps.
+func (l layout) replacedBy(want layout, rules []string) map[string]bool {
 	out := map[string]bool{}
+	others := false // are the rules kept in other maps?
 	for pin, h := range want {
 		name, isMap := strings.CutPrefix(pin, "map_")
-		if old, known := l[pin]; isMap && known && old != h {
+		if !isMap {
+			continue
+		}
+		old, known := l[pin]
+		if known && old != h {
 			out[name] = true
 		}
+		others = others || slices.Contains(rules, name) && old != h
 	}
-	if slices.ContainsFunc(ruleMaps(), func(n string) bool { return out[n] }) {
-		for _, n := range ruleMaps() {
+	for pin := range l {
+		if _, known := want[pin]; !known && strings.HasPrefix(pin, "map_") {
+			others = true // for all we know
+		}
+	}
+	if others {
+		for _, n := range rules {
 			out[n] = true
 		}
 	}

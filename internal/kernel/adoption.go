@@ -16,7 +16,7 @@ type Adoption struct {
 	// anew and filled with what could be carried over.
 	Replaced []string
 	// SocketsLost: open sockets of the adopted runs belong to no run now. They are
-	// refused, as no-run; sockets made from now on work.
+	// refused, as no-run, and counted in Counters(0); sockets made from now on work.
 	SocketsLost bool
 	// RulesLost: the adopted runs have no rule set, and may reach no address, until
 	// UseRuleSet.

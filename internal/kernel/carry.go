@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -21,7 +23,7 @@ func carriedMaps() map[string][]string {
 // from the maps.
 func (a *adopter) carryOver() error {
 	for name, fields := range carriedMaps() {
-		if !a.replaced[name] || name == "redirects" && a.replaced["sockets"] {
+		if !a.replaced[name] || a.old.maps[name] == nil || name == "redirects" && a.replaced["sockets"] {
 			continue
 		}
 		if err := a.carry(name, fields); err != nil {
@@ -124,7 +126,7 @@ func (a *adopter) countCopied() error {
 		return nil
 	}
 	a.counted = map[uint64][]abiVarvelCounters{}
-	for id := range a.k.runs {
+	for _, id := range append(slices.Collect(maps.Keys(a.k.runs)), nobody) {
 		var c []abiVarvelCounters
 		if err := a.k.objects.maps["counters"].Lookup(id, &c); err != nil {
 			return fmt.Errorf("read the counters of a run: %w", err)
@@ -155,6 +157,9 @@ func (a *adopter) countRest() error {
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if raw == nil {
+			continue // an earlier build did not count nobody
 		}
 		sum, err := readRest(rest, id)
 		if err != nil {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 
@@ -25,7 +26,25 @@ func (c Counters) Total() uint64 {
 	return n
 }
 
-// Counters returns the counters of a live run.
+// nobody is the run of sockets that belong to none: those that an upgrade has
+// lost, or that were born outside. No cgroup has this number.
+const nobody uint64 = 0
+
+// countNobody makes the counters of nobody, unless they are there.
+func (k *Kernel) countNobody() error {
+	err := k.objects.maps["counters"].Update(nobody, noCounters(), ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("make the counters of sockets without a run: %w", full(err, "runs"))
+	}
+	return nil
+}
+
+func noCounters() []abiVarvelCounters {
+	return make([]abiVarvelCounters, ebpf.MustPossibleCPU())
+}
+
+// Counters returns the counters of a live run, and for 0 those of sockets that
+// belong to no run.
 func (k *Kernel) Counters(cgroupID uint64) (Counters, error) {
 	c, err := readCounters(k.objects.maps["counters"], cgroupID, k.objects.reasons)
 	if err != nil {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -113,7 +114,7 @@ func (k *Kernel) create(s *specs, want layout) (err error) {
 	if err := k.putNode(); err != nil {
 		return err
 	}
-	if err := k.bindMaps(); err != nil {
+	if err := errors.Join(k.countNobody(), k.bindMaps()); err != nil {
 		return err
 	}
 	if err := k.attach(); err != nil {

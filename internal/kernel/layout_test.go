@@ -171,23 +171,36 @@ func TestEverySharedTypeIsInALayout(t *testing.T) {
 	}
 }
 
-// TestRuleMapsAreComplete: one that is not named would be shared when the others
-// are not, and its indices would lead elsewhere.
-func TestRuleMapsAreComplete(t *testing.T) {
-	known := mustSpecs(t).maps()
-	for name, m := range known {
-		if m.InnerMap != nil && !slices.Contains(ruleMaps(), name) {
-			t.Errorf("%s holds rules, but ruleMaps does not name it", name)
-		}
+func TestRulesAreReplacedTogether(t *testing.T) {
+	s := mustSpecs(t)
+	want, rules := layoutOf(t, s), s.ruleMaps()
+	if len(rules) < 4 {
+		t.Fatalf("only %v are maps of rules", rules)
 	}
-	for _, name := range ruleMaps() {
-		if known[name] == nil {
-			t.Errorf("there is no map %s", name)
+	for _, tt := range []struct {
+		name   string
+		change func(old layout)
+		rules  bool
+	}{
+		{"nothing", func(layout) {}, false},
+		{"one of them", func(old layout) { old[mapPin(rules[0])]++ }, true},
+		{"one that is new", func(old layout) { delete(old, mapPin(rules[0])) }, true},
+		{"one that is no more", func(old layout) { old["map_before"] = 1 }, true},
+		{"another", func(old layout) { old["map_names"]++ }, false},
+		{"a hook", func(old layout) { delete(old, "link_varvel_bind4") }, false},
+	} {
+		old := maps.Clone(want)
+		tt.change(old)
+		got := old.replacedBy(want, rules)
+		for _, name := range rules {
+			if got[name] != tt.rules {
+				t.Errorf("%s differs: %s is replaced: %t", tt.name, name, got[name])
+			}
 		}
 	}
 	for name := range carriedMaps() {
-		if known[name] == nil {
-			t.Errorf("there is no map %s", name)
+		if s.maps()[name] == nil {
+			t.Errorf("there is no map %s to carry over", name)
 		}
 	}
 }

@@ -22,8 +22,7 @@ func (k *Kernel) AddRun(cgroupID uint64, observe bool) error {
 	if r, ok := k.runs[cgroupID]; ok {
 		return k.setMode(cgroupID, r, observe)
 	}
-	zero := make([]abiVarvelCounters, ebpf.MustPossibleCPU())
-	if err := k.objects.maps["counters"].Put(cgroupID, zero); err != nil {
+	if err := k.objects.maps["counters"].Put(cgroupID, noCounters()); err != nil {
 		return fmt.Errorf("make the counters of the run: %w", full(err, "runs"))
 	}
 	r := abiVarvelRun{Flags: flagsOf(observe)}

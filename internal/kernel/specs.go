@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -50,4 +51,17 @@ func (s *specs) maps() map[string]*ebpf.MapSpec {
 		}
 	}
 	return maps
+}
+
+// ruleMaps are one thing: an index in one of them means an entry in another, and
+// runs hold such an index.
+func (s *specs) ruleMaps() []string {
+	names := []string{"runs", "port_sets"}
+	for name, m := range s.maps() {
+		if m.InnerMap != nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }

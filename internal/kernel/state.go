@@ -31,7 +31,7 @@ func (k *Kernel) readState() error {
 		return fmt.Errorf("list the runs and their names: %w", err)
 	}
 	k.sets = newRuleSets(k.objects)
-	return k.sets.adopt(k.runs)
+	return errors.Join(k.sets.adopt(k.runs), k.countNobody())
 }
 
 // adopt takes account of the rule sets that runs use. Nobody remembers what they
@@ -95,8 +95,7 @@ func decodePorts(set abiVarvelPortSet) []ruleset.PortRange {
 // the earlier daemon ended.
 func (s *ruleSets) removeStrays() error {
 	var errs []error
-	for _, name := range ruleMaps() {
-		m := s.objects.maps[name]
+	for _, m := range s.objects.maps {
 		if m.Type() != ebpf.ArrayOfMaps {
 			continue
 		}
@@ -130,7 +129,8 @@ func (k *Kernel) removeStrays() error {
 	for _, name := range []string{"counters", restMap} {
 		var strays [][]byte
 		if err := eachEntry(k.objects.maps[name], func(key []byte, _ [][]byte) error {
-			if _, ok := k.runs[binary.LittleEndian.Uint64(key)]; !ok {
+			id := binary.LittleEndian.Uint64(key)
+			if _, ok := k.runs[id]; !ok && id != nobody {
 				strays = append(strays, key)
 			}
 			return nil
