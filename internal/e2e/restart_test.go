@@ -192,3 +192,45 @@ func TestPolicyTightensWhileNoDaemonIsThere(t *testing.T) {
 	_ = y.cmd.Process.Signal(unix.SIGTERM)
 	y.ends(128 + 15)
 }
+
+// TestBpffsIsUnmounted: the keeper holds what is attached, so the rules hold
+// without pins and without a daemon, and the next daemon finds them.
+func TestBpffsIsUnmounted(t *testing.T) {
+	n := survivor(t)
+	x, id := n.steady()
+	x.sends("tcp/exact.e2e.test:7000", "ok")
+	n.away(func() {
+		// At the last moment, or the daemon would mend it.
+		n.must(root, "umount", filepath.Join(n.dir, "bpf"))
+		n.kill()
+	}, func() {
+		if pins := n.pins(); len(pins) > 0 {
+			t.Errorf("there are pins: %v", pins)
+		}
+		x.sends("tcp4/"+at(v4(hostListed)), "ok")
+		x.sends("tcp4/"+at(v4(hostUnlisted)), "EPERM")
+	})
+	if got := n.onlyRun(); got != id {
+		t.Errorf("the run is %s now", got)
+	}
+	x.sends("tcp/exact.e2e.test:7000", "ok")
+	x.sends("tcp4/"+at(v4(hostListed)), "ok")
+	x.sends("tcp4/"+at(v4(hostUnlisted)), "EPERM")
+	// With a daemon it is said.
+	n.must(root, "umount", filepath.Join(n.dir, "bpf"))
+	n.eventually("health says it", func() bool {
+		for _, e := range n.events("--kind", "health") {
+			if e.Component == "kernel-pins" && e.Activity == "degraded" {
+				return true
+			}
+		}
+		return false
+	})
+	n.must(root, "mount", "-t", "bpf", "bpf", filepath.Join(n.dir, "bpf"))
+	n.eventually("the pins are made again", func() bool { return len(n.pins()) > 0 })
+	x.in.Close()
+	x.ends(5)
+	if n.sink.unlisted() > 0 {
+		t.Error("something unlisted has arrived")
+	}
+}
