@@ -15,7 +15,6 @@ import (
 	"github.com/varvel/varvel/internal/config"
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/egress"
-	"github.com/varvel/varvel/internal/kernel"
 	"github.com/varvel/varvel/internal/launch"
 	"github.com/varvel/varvel/internal/runstate"
 	"github.com/varvel/varvel/internal/workload"
@@ -161,13 +160,22 @@ func (n *node) endEarlier(ctx context.Context, st runstate.State, why string) er
 // now. What the kernel or the keeper still has of others is dropped.
 func (n *node) adoptRuns(ctx context.Context) error {
 	n.launcher = &launch.Server{Starter: starter{n}, Log: n.Log, Keeper: n.keeper}
+	inKernel := n.kernel.Runs()
+	governed := map[uint64]bool{}
+	for _, r := range inKernel {
+		governed[r.CgroupID] = true
+	}
 	var errs []error
 	for _, e := range slices.Clone(n.waiting) {
-		if err := n.adopt(ctx, e); err != nil {
+		err := errors.New("the kernel does not know it")
+		if governed[e.run.CgroupID] {
+			err = n.adopt(ctx, e)
+		}
+		if err != nil {
 			errs = append(errs, n.giveUp(ctx, e, err))
 		}
 	}
-	for _, r := range n.kernel.Runs() {
+	for _, r := range inKernel {
 		if _, ok := n.runs.ByCgroup(r.CgroupID); !ok {
 			errs = append(errs, n.kernel.RemoveRun(r.CgroupID))
 		}
@@ -180,12 +188,9 @@ func (n *node) adoptRuns(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// adopt goes on with one run.
+// adopt goes on with one run, which the kernel governs.
 func (n *node) adopt(ctx context.Context, e *earlierRun) error {
 	run := e.run
-	if !slices.ContainsFunc(n.kernel.Runs(), func(r kernel.Run) bool { return r.CgroupID == run.CgroupID }) {
-		return errors.New("the kernel does not know it")
-	}
 	plan, err := n.egress.Adopt(ctx, run, knownNames(e.state.Names))
 	if plan == nil {
 		return err
