@@ -15,12 +15,14 @@ import (
 
 	"github.com/mdlayher/sdnotify"
 
+	"github.com/varvel/varvel/internal/keeper"
 	"github.com/varvel/varvel/internal/launch"
 	"github.com/varvel/varvel/internal/node"
 )
 
 func main() {
 	launch.InitMain() // does not return in the init of a run
+	keeper.Main()     // nor in the keeper
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "varveld:", err)
 		os.Exit(1)
@@ -37,7 +39,8 @@ func run(args []string) error {
 		fmt.Fprint(flags.Output(), "Varveld is Varvel's node agent. It needs root.\n\n"+
 			"  varveld --config /etc/varvel\n\n"+
 			"Check a configuration first with: varvel check /etc/varvel\n"+
-			"SIGHUP reads it again; SIGTERM ends the daemon and its runs.\n\nFlags:\n")
+			"SIGHUP reads it again. SIGTERM ends the daemon and its runs. SIGUSR2 ends the daemon\n"+
+			"and leaves its runs to the next one, for an upgrade: they stay governed and wait.\n\nFlags:\n")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
@@ -58,7 +61,11 @@ func run(args []string) error {
 	defer stop()
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
-	return node.Run(ctx, node.Options{ConfigDir: *dir, Version: buildVersion(), Log: log, Ready: ready, Hangup: reload})
+	handOver := make(chan os.Signal, 1)
+	signal.Notify(handOver, syscall.SIGUSR2)
+	return node.Run(ctx, node.Options{
+		ConfigDir: *dir, Version: buildVersion(), Log: log, Ready: ready, Hangup: reload, HandOver: handOver,
+	})
 }
 
 func logger(level, format string) (*slog.Logger, error) {

@@ -9,6 +9,7 @@ type Kind string
 const (
 	KindRunStart   Kind = "run.start"  // a run began
 	KindRunRevoke  Kind = "run.revoke" // a run lost all that it might reach
+	KindRunAdopt   Kind = "run.adopt"  // a run goes on with another daemon
 	KindRunEnd     Kind = "run.end"    // a run's cgroup is empty
 	KindRuleSet    Kind = "rule-set"   // a run got a compiled allowlist
 	KindFlow       Kind = "flow"       // what a rule allowed and a run reached, counted by destination
@@ -29,7 +30,7 @@ const (
 // Kinds returns every kind, in the order of the documentation.
 func Kinds() []Kind {
 	return []Kind{
-		KindRunStart, KindRunRevoke, KindRunEnd, KindRuleSet, KindFlow, KindConnect, KindDNS, KindHTTP, KindCredential,
+		KindRunStart, KindRunAdopt, KindRunRevoke, KindRunEnd, KindRuleSet, KindFlow, KindConnect, KindDNS, KindHTTP, KindCredential,
 		KindApproval, KindExec, KindExit, KindConfig, KindPolicy, KindHealth, KindLoss, KindOverride,
 	}
 }

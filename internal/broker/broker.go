@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,6 +109,7 @@ type Broker struct {
 
 	mu      sync.Mutex // guards what is below
 	entries map[entryKey]*entry
+	earlier []Listed             // tokens that an earlier daemon gave, not expired when they were restored
 	revoked map[string]time.Time // run id → when
 }
 
@@ -177,6 +179,7 @@ func (b *Broker) Revoke(runID string) {
 	}
 	b.revoked[runID] = now
 	b.drop(func(k entryKey) bool { return k.run == runID })
+	b.earlier = slices.DeleteFunc(b.earlier, func(l Listed) bool { return l.Run == runID })
 }
 
 // Flush drops all cached tokens, so that the next call asks the policy again.
@@ -200,18 +203,8 @@ func (b *Broker) drop(which func(entryKey) bool) {
 	}
 }
 
-// Leases returns how many tokens are cached, for metrics.
-func (b *Broker) Leases() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	n := 0
-	for _, e := range b.entries {
-		if e.lease.Expires.After(b.opts.Now()) {
-			n++
-		}
-	}
-	return n
-}
+// Leases returns how many tokens are in use, for metrics.
+func (b *Broker) Leases() int { return len(b.List()) }
 
 // renewAt is when a lease is renewed in the background: after 60 to 80 % of
 // its life, so that runs which started together do not renew together.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -11,7 +12,22 @@ type Listed struct {
 	Expires             time.Time
 }
 
-// List returns the tokens that are cached and have not expired, by run and tool.
+// Restore makes tokens known that an earlier daemon gave to a run that goes on.
+// They are in use until they expire, and are listed; the tokens themselves are not
+// known here, so the run is given new ones when it asks.
+func (b *Broker) Restore(tokens []Listed) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.opts.Now()
+	for _, l := range tokens {
+		if l.Expires.After(now) {
+			b.earlier = append(b.earlier, l)
+		}
+	}
+}
+
+// List returns the tokens in use that have not expired, by run and tool: those
+// that are cached, and those that were restored.
 func (b *Broker) List() []Listed {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -22,7 +38,9 @@ func (b *Broker) List() []Listed {
 			out = append(out, Listed{Run: k.run, Tool: k.tool, Audience: k.audience, Expires: e.lease.Expires})
 		}
 	}
-	sort.Slice(out, func(i, j int) bool {
+	b.earlier = slices.DeleteFunc(b.earlier, func(l Listed) bool { return !l.Expires.After(now) })
+	out = append(out, b.earlier...)
+	sort.SliceStable(out, func(i, j int) bool {
 		if out[i].Run != out[j].Run {
 			return out[i].Run < out[j].Run
 		}

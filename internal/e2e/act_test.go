@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 func act(args []string) int {
 	acts := map[string]func([]string) error{
 		"send": sendAct, "resolve": resolveAct, "flood": floodAct, "keep": keepAct, "hold": holdAct, "ask": askAct, "push": pushAct,
-		"fill": fillAct,
+		"fill": fillAct, "later": laterAct,
 	}
 	if len(args) == 0 || acts[args[0]] == nil {
 		fmt.Println("no such act")
@@ -162,6 +163,34 @@ func pushAct(args []string) error {
 		return err
 	}
 	return conn.Close()
+}
+
+// laterAct resolves a name, says so, waits for a line, connects to the address
+// that it has got, and then asks for the name again: later PAYLOAD HOST:PORT. Each
+// step may take very long.
+func laterAct(args []string) error {
+	host, port, err := net.SplitHostPort(args[1])
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return err
+	}
+	fmt.Println("resolved")
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return err
+	}
+	for _, to := range []string{net.JoinHostPort(addrs[0], port), args[1]} {
+		fmt.Println("trying")
+		if err := send("tcp/"+to, args[0], time.Minute); err != nil {
+			return err
+		}
+		fmt.Println("worked")
+	}
+	return nil
 }
 
 // askAct prints the answer of the run's own name server: ask TYPE NAME...

@@ -71,11 +71,16 @@ func (n *node) kill() {
 }
 
 // stop ends the daemon in order, and expects that it succeeds.
-func (n *node) stop() {
+func (n *node) stop() { n.t.Helper(); n.endBy(syscall.SIGTERM) }
+
+// handOver ends the daemon as before an upgrade.
+func (n *node) handOver() { n.t.Helper(); n.endBy(syscall.SIGUSR2) }
+
+func (n *node) endBy(sig syscall.Signal) {
 	n.t.Helper()
 	cmd := n.daemon
 	n.daemon = nil
-	_ = cmd.Process.Signal(syscall.SIGTERM)
+	_ = cmd.Process.Signal(sig)
 	select {
 	case <-n.ended:
 	case <-time.After(patience):

@@ -19,7 +19,7 @@ type Controller struct {
 	runs map[uint64]*runState // by cgroup id
 }
 
-// Options are the parts of a Controller. All but Limits are required.
+// Options are the parts of a Controller. All but Limits and Keeper are required.
 type Options struct {
 	Datapath Datapath
 	Leaser   Leaser
@@ -28,6 +28,7 @@ type Options struct {
 	Events   Events
 	Log      *slog.Logger
 	Limits   Limits
+	Keeper   NameKeeper // nil: names are of no use to a later daemon
 }
 
 // NewController returns a controller without runs.
@@ -56,10 +57,36 @@ func (c *Controller) Apply(ctx context.Context, run *workload.Run) (*Plan, error
 	if known {
 		return plan, state.replace(run, plan)
 	}
+	if state, err = newRunState(c.options, run, plan, nil); err != nil {
+		return nil, err
+	}
+	c.add(run.CgroupID, state)
+	return plan, nil
+}
+
+// Adopt is Apply for a run that an earlier daemon has started, and that was told
+// the addresses of the known names. They mean the same as before; which of them may
+// be used is up to the plan.
+func (c *Controller) Adopt(ctx context.Context, run *workload.Run, known []KnownName) (*Plan, error) {
+	plan, err := NewPlan(ctx, c.options.Decider, run)
+	if err != nil {
+		return nil, err
+	}
+	state, err := newRunState(c.options, run, plan, known)
+	if err != nil {
+		return nil, fmt.Errorf("restore the names of run %s: %w", run.Run.ID, err)
+	}
+	if err := c.enforce(ctx, run, plan, nil); err != nil {
+		return nil, err
+	}
+	c.add(run.CgroupID, state)
+	return plan, state.restoreNames()
+}
+
+func (c *Controller) add(cgroupID uint64, state *runState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.runs[run.CgroupID] = newRunState(c.options, run, plan)
-	return plan, nil
+	c.runs[cgroupID] = state
 }
 
 // enforce makes the kernel judge by the plan's rule set. state is nil for a

@@ -30,3 +30,16 @@ type PeerFinder interface {
 	// from what the datagram holds.
 	PeerOf(local, remote netip.AddrPort) (cgroupID uint64, ok bool)
 }
+
+// KnownName is a host, and the synthetic addresses that stand for it in one run.
+type KnownName struct {
+	Host   string // canonical
+	V4, V6 netip.Addr
+}
+
+// NameKeeper keeps names for a later daemon.
+type NameKeeper interface {
+	// KeepName returns nil only if the name outlives this process. It is called
+	// once for each name of a run, before anybody is told of its addresses.
+	KeepName(run string, n KnownName) error
+}

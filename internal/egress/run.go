@@ -27,6 +27,7 @@ type runState struct {
 	leaser      Leaser
 	snapshot    func() CheckFunc // where names may lead now
 	budget      *budget
+	keeper      NameKeeper // may be nil
 	queries     *rate.Limiter
 	events      *rate.Limiter
 	connections chan struct{} // one token for each open TCP connection
@@ -42,12 +43,16 @@ type runState struct {
 	alloc   *allocator
 	leases  leaseTable
 	allowed map[string]struct{} // hosts whose addresses the kernel knows under this plan
+	kept    map[string]struct{} // hosts whose addresses keeper has
 }
 
-func newRunState(o Options, run *workload.Run, plan *Plan) *runState {
+// newRunState returns the state of a run. Known are the names that it was told of
+// before, by an earlier daemon.
+func newRunState(o Options, run *workload.Run, plan *Plan, known []KnownName) (*runState, error) {
 	l := o.Limits
 	s := &runState{
 		datapath:    o.Datapath,
+		keeper:      o.Keeper,
 		leaser:      o.Leaser,
 		snapshot:    o.Snapshot,
 		budget:      newBudget(l),
@@ -57,10 +62,16 @@ func newRunState(o Options, run *workload.Run, plan *Plan) *runState {
 		connections: make(chan struct{}, l.Connections),
 		tasks:       make(chan struct{}, l.Tasks),
 		run:         run, plan: plan, alloc: newAllocator(run.Run.ID, l.Names),
-		allowed: map[string]struct{}{},
+		allowed: map[string]struct{}{}, kept: map[string]struct{}{},
+	}
+	for _, n := range known {
+		if err := s.alloc.restore(n); err != nil {
+			return nil, err
+		}
+		s.kept[n.Host] = struct{}{}
 	}
 	s.reserve()
-	return s
+	return s, nil
 }
 
 // reserve gives exact names their addresses before anybody asks, in an order
@@ -105,11 +116,27 @@ func (s *runState) addresses(host string) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
+	if err := s.keep(host, p); err != nil {
+		return pair{}, err
+	}
 	if err := s.tell(p, singlePorts(grants)); err != nil {
 		return pair{}, err
 	}
 	s.allowed[host] = struct{}{}
 	return p, nil
+}
+
+// keep makes sure that a later daemon knows what the addresses stand for, before
+// anybody is told of them.
+func (s *runState) keep(host string, p pair) error {
+	if _, ok := s.kept[host]; ok || s.keeper == nil {
+		return nil
+	}
+	if err := s.keeper.KeepName(s.run.Run.ID, KnownName{host, p.v4, p.v6}); err != nil {
+		return fmt.Errorf("keep the addresses of a name: %w", err)
+	}
+	s.kept[host] = struct{}{}
+	return nil
 }
 
 func (s *runState) known(host string) (pair, bool) {
@@ -145,9 +172,14 @@ func (s *runState) replace(run *workload.Run, plan *Plan) error {
 	told := s.allowed
 	s.run, s.plan, s.allowed = run, plan, map[string]struct{}{}
 	s.reserve()
+	return s.tellAgain(told)
+}
+
+// tellAgain gives the kernel what the plan grants of the hosts that it was told of.
+func (s *runState) tellAgain(told map[string]struct{}) error {
 	var errs []error
 	for host := range told {
-		grants := plan.names.grants(host)
+		grants := s.plan.names.grants(host)
 		if len(grants) == 0 || grants[0].direct() {
 			continue
 		}
@@ -158,6 +190,13 @@ func (s *runState) replace(run *workload.Run, plan *Plan) error {
 		s.allowed[host] = struct{}{}
 	}
 	return errors.Join(append(errs, s.withdraw(s.ungranted()))...)
+}
+
+// restoreNames gives the kernel what the plan grants of the names that were kept.
+func (s *runState) restoreNames() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tellAgain(s.kept)
 }
 
 // host returns the canonical host that a synthetic address of the run stands

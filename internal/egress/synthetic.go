@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 )
 
@@ -62,6 +63,27 @@ func (a *allocator) get(host string) (pair, error) {
 	p := pair{a.free(sum, address4), a.free(sum, address6)}
 	a.byHost[host], a.byAddr[p.v4], a.byAddr[p.v6] = p, host, host
 	return p, nil
+}
+
+// restore gives a host the addresses that it had.
+func (a *allocator) restore(n KnownName) error {
+	host, ok := CanonicalHost(n.Host)
+	_, taken4 := a.byAddr[n.V4]
+	_, taken6 := a.byAddr[n.V6]
+	_, known := a.byHost[host]
+	switch {
+	case !ok || host != n.Host:
+		return fmt.Errorf("%.60q is not a canonical host name", n.Host)
+	case !Synthetic4().Contains(n.V4) || !Synthetic6().Contains(n.V6):
+		return fmt.Errorf("%s and %s are not synthetic addresses", n.V4, n.V6)
+	case known || taken4 || taken6:
+		return fmt.Errorf("%s, or one of its addresses, is there twice", host)
+	case len(a.byHost) >= a.quota:
+		return ErrNoSynthetic
+	}
+	a.byHost[host] = pair{n.V4, n.V6}
+	a.byAddr[n.V4], a.byAddr[n.V6] = host, host
+	return nil
 }
 
 // free returns the first address from the hash on that no other name has. The

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -90,6 +91,71 @@ func (c *channel) receivePlain() (frame, error) {
 }
 
 func (c *channel) close() error { return c.conn.Close() }
+
+// usualFrame is more than nearly all frames of a run's life have.
+const usualFrame = 512
+
+// peek returns the next frame, and its size, and leaves it in the socket until
+// skip: who is killed before that has not taken it. Only a frame whose end has
+// not come yet is taken at once; its size is 0.
+func (c *channel) peek() (f frame, size int, err error) {
+	buf := make([]byte, usualFrame)
+	for {
+		n, err := c.recv(buf, unix.MSG_PEEK)
+		switch {
+		case err != nil:
+			return frame{}, 0, err
+		case n == 0:
+			return frame{}, 0, io.EOF
+		case n < headerSize:
+			return c.takeWhole()
+		}
+		k, length := kind(buf[0]), binary.BigEndian.Uint32(buf[1:])
+		if k.limit() == 0 || length > maxBody {
+			return frame{}, 0, fmt.Errorf("%w: kind %q with %d bytes", errFrame, buf[0], length)
+		}
+		switch size = headerSize + int(length); {
+		case size > len(buf):
+			buf = make([]byte, size)
+		case size > n:
+			return c.takeWhole()
+		default:
+			return frame{k, buf[headerSize:size]}, size, nil
+		}
+	}
+}
+
+func (c *channel) takeWhole() (frame, int, error) {
+	f, err := c.receivePlain()
+	return f, 0, err
+}
+
+// skip takes the frame that peek has returned, in one read.
+func (c *channel) skip(size int) error {
+	if size == 0 {
+		return nil
+	}
+	n, err := c.recv(make([]byte, size), 0)
+	if err == nil && n != size {
+		err = fmt.Errorf("%w: %d bytes instead of %d", errFrame, n, size)
+	}
+	return err
+}
+
+// recv waits for data and reads once. Descriptors that come along are closed by
+// the kernel.
+func (c *channel) recv(buf []byte, flags int) (n int, err error) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var inner error
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, inner = unix.Recvfrom(int(fd), buf, flags|unix.MSG_DONTWAIT)
+		return inner != unix.EAGAIN && inner != unix.EINTR
+	})
+	return n, errors.Join(err, inner)
+}
 
 // descriptorReader reads from a channel's socket and keeps what descriptors
 // arrive on the way.

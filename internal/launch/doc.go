@@ -26,6 +26,17 @@
 //
 // The run goes on until its last process ends. The client returns when the
 // command itself ends, as a shell would. When nobody waits any more (the
-// connection of the client is lost, or the daemon is gone), the command gets
-// SIGHUP, as from a terminal that is closed, with or without a terminal.
+// connection of the client is lost, or the daemon and its keeper are gone), the
+// command gets SIGHUP, as from a terminal that is closed, with or without a
+// terminal.
+//
+// A daemon may be killed at any moment and followed by another, and neither the
+// client nor init may notice. A [Keeper] holds the daemon's ends of both
+// connections, so neither is closed, and what is sent meanwhile waits in them.
+// For that, a daemon reads both by one rule: a frame stays in the socket until
+// somebody is about to act on it, and is then taken by one read. A report of init is
+// taken after the client was told (at least once: it may be told twice), and the
+// report of the command's end never, because everything ends after it. A frame of
+// the client is taken before it is obeyed (at most once: a second SIGINT could
+// mean something else than the first).
 package launch

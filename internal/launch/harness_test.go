@@ -118,7 +118,10 @@ type bench struct {
 	socket  string
 	exe     string // this binary, where everybody can execute it
 	starter *fakeStarter
-	stop    func() error
+	keeper  *fakeKeeper
+	stop    func() error // the server, and its runs
+	// handOver stops the server and leaves its runs.
+	handOver func() error
 }
 
 // newBench serves a launch socket until the test ends. It skips where there is
@@ -139,15 +142,9 @@ func newBench(t testing.TB, plan Plan) *bench {
 	b := &bench{t: t, dir: dir, socket: filepath.Join(dir, "launch.sock"), exe: filepath.Join(dir, "helper")}
 	copyFile(t, "/proc/self/exe", b.exe)
 	b.starter = &fakeStarter{root: cgroupRoot(t), plan: plan, ended: make(chan string, 64), began: make(chan Started, 1)}
-	l, err := Listen(b.socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	srv := &Server{Starter: b.starter, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Grace: 300 * time.Millisecond}
-	go func() { done <- srv.Serve(ctx, l) }()
-	b.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	b.keeper = &fakeKeeper{t: t, held: map[string][]int{}}
+	t.Cleanup(b.keeper.end)
+	b.serve(nil)
 	t.Cleanup(func() {
 		if err := b.stop(); err != nil {
 			t.Error("serve:", err)
@@ -155,6 +152,24 @@ func newBench(t testing.TB, plan Plan) *bench {
 		b.noneLeft()
 	})
 	return b
+}
+
+// serve serves the launch socket, and the runs that were adopted.
+func (b *bench) serve(adopt func(*Server)) {
+	b.t.Helper()
+	l, err := Listen(b.socket)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	srv := &Server{Starter: b.starter, Log: slog.New(slog.NewTextHandler(testWriter{b.t}, nil)), Grace: 300 * time.Millisecond, Keeper: b.keeper}
+	if adopt != nil {
+		adopt(srv)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ctx, l) }()
+	b.handOver = sync.OnceValue(func() error { cancel(ErrHandOver); return <-done })
+	b.stop = sync.OnceValue(func() error { cancel(nil); return <-done })
 }
 
 // noneLeft checks that every cgroup was empty when it was said to be.

@@ -41,11 +41,22 @@ type Process struct {
 	// caller's to close.
 	Pty int
 
-	cmd     *exec.Cmd
+	cmd     *exec.Cmd // nil if an earlier daemon has started it
+	pidfd   *os.File  // of init
 	control *channel
 	events  chan Event
+	handled chan struct{} // the last event was handled
+	deaf    chan struct{} // closed when nobody asks for events any more
+	quiet   sync.Once     // closes deaf
 	done    chan struct{}
 	readers sync.WaitGroup
+}
+
+func newProcess(control *channel, pidfd *os.File) *Process {
+	return &Process{
+		Pty: -1, pidfd: pidfd, control: control,
+		events: make(chan Event), handled: make(chan struct{}), deaf: make(chan struct{}), done: make(chan struct{}),
+	}
 }
 
 // Start starts a run and returns when its command has been executed. If it
@@ -57,15 +68,25 @@ func Start(ctx context.Context, s *Spec) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start init of run %s: %w", s.Run, err)
 	}
-	stop := context.AfterFunc(ctx, p.Kill)
+	// A run that is about to start when the daemon hands over starts all the same.
+	stop := context.AfterFunc(ctx, func() {
+		if !handingOver(ctx) {
+			p.Kill()
+		}
+	})
 	defer stop()
 	if err := p.setUp(s); err != nil {
 		p.abandon()
 		return nil, fmt.Errorf("set up run %s: %w", s.Run, err)
 	}
+	p.follow()
+	return p, nil
+}
+
+// follow reads what init reports, and waits for its end.
+func (p *Process) follow() {
 	p.readers.Go(p.readEvents)
 	go p.reap()
-	return p, nil
 }
 
 // startInit makes the process in the run's cgroup and in new namespaces.
@@ -96,10 +117,17 @@ func startInit(s *Spec) (*Process, error) {
 		ours.close()
 		return nil, err
 	}
-	return &Process{
-		Started: Started{InitPID: cmd.Process.Pid}, Pty: -1,
-		cmd: cmd, control: ours, events: make(chan Event, 16), done: make(chan struct{}),
-	}, nil
+	// Until it is waited for, the process id is init's.
+	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		ours.close()
+		return nil, fmt.Errorf("get a handle of init: %w", err)
+	}
+	p := newProcess(ours, os.NewFile(uintptr(pidfd), "init"))
+	p.cmd, p.Started.InitPID = cmd, cmd.Process.Pid
+	return p, nil
 }
 
 // setUp gives init its configuration and waits until the command runs.
@@ -156,14 +184,17 @@ func (p *Process) abandon() {
 		unix.Close(p.Pty)
 	}
 	p.cmd.Wait()
+	p.pidfd.Close()
 }
 
-// readEvents passes init's reports on until the control socket ends. It owns
-// the sending side of events.
+// readEvents passes init's reports on until the control socket ends, or nobody
+// asks for them. It owns the sending side of events. A report stays in the socket
+// until it was handled, and that of the command's end for good: if this daemon
+// is killed, the next one reads it.
 func (p *Process) readEvents() {
 	defer close(p.events)
 	for {
-		f, err := p.control.receivePlain()
+		f, size, err := p.control.peek()
 		if err != nil {
 			return
 		}
@@ -172,15 +203,41 @@ func (p *Process) readEvents() {
 			p.Kill()
 			return
 		}
-		// Stops that nobody reads are dropped; there is always room for the end.
-		if e.Exited != nil || len(p.events) < cap(p.events)-1 {
-			p.events <- e
-		}
-		if e.Exited != nil {
+		if !p.pass(e) || e.Exited != nil || p.control.skip(size) != nil {
 			return
 		}
 	}
 }
+
+// pass hands an event over, and reports whether it was handled.
+func (p *Process) pass(e Event) bool {
+	select {
+	case p.events <- e:
+	case <-p.deaf:
+		return false
+	}
+	if e.Exited != nil {
+		return true
+	}
+	select {
+	case <-p.handled:
+		return true
+	case <-p.deaf:
+		return false
+	}
+}
+
+// Handled says that what the last event asks for was done. It is called after
+// each event but the command's end; until then there is no other.
+func (p *Process) Handled() {
+	select {
+	case p.handled <- struct{}{}:
+	case <-p.deaf:
+	}
+}
+
+// Ignore says that nobody asks for events any more.
+func (p *Process) Ignore() { p.quiet.Do(func() { close(p.deaf) }) }
 
 func eventOf(f frame) (Event, error) {
 	switch f.kind {
@@ -201,10 +258,29 @@ func eventOf(f frame) (Event, error) {
 // (pid_namespaces(7), "The namespace init process"). What init said before is
 // still in the socket.
 func (p *Process) reap() {
-	p.cmd.Wait()
+	if p.cmd != nil {
+		p.cmd.Wait()
+	} else {
+		awaitEnd(p.pidfd)
+	}
 	p.readers.Wait()
 	p.control.close()
+	p.pidfd.Close()
 	close(p.done)
+}
+
+// awaitEnd returns when the process of a pidfd has ended: it is readable then
+// (pidfd_open(2)).
+func awaitEnd(pidfd *os.File) {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	})
 }
 
 // Events returns what happens to the command. The channel is closed after its
@@ -238,7 +314,13 @@ func (p *Process) ignoreGone(err error) error {
 }
 
 // Kill ends every process of the run at once. Done tells when they are gone.
-func (p *Process) Kill() { p.cmd.Process.Kill() }
+func (p *Process) Kill() {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return // it has ended
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+}
 
 // socketPair makes the control socket: our end, and init's.
 func socketPair() (*channel, *os.File, error) {

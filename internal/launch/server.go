@@ -60,6 +60,9 @@ type Server struct {
 	Log     *slog.Logger
 	Init    string        // program of init; "" means this one, /proc/self/exe
 	Grace   time.Duration // between SIGHUP and SIGKILL when Serve ends; 0 means 5 seconds
+	Keeper  Keeper        // holds what runs need to outlive this daemon; nil: they don't
+
+	adopted []adoptedSession
 }
 
 // Bounds of what callers can make the daemon hold.
@@ -98,8 +101,9 @@ func Listen(path string) (*net.UnixListener, error) {
 }
 
 // Serve starts runs until ctx ends or the listener fails. It closes l. When it
-// returns, no run that it started is left, and every Handle had its Ended:
-// commands get SIGHUP, and after the grace period runs are killed.
+// returns, no run that it started or adopted is left, and every Handle had its
+// Ended: commands get SIGHUP, and after the grace period runs are killed. But if
+// ctx ended because of ErrHandOver, runs go on, with no word to anybody.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var sessions sync.WaitGroup
@@ -109,6 +113,9 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	defer stop()
 	defer l.Close()
 	count := &counter{byUser: map[uint32]int{}}
+	for _, a := range s.adopted {
+		sessions.Go(func() { s.serveAdopted(ctx, a, count) })
+	}
 	for {
 		c, err := l.AcceptUnix()
 		switch {
@@ -189,6 +196,14 @@ func (c *counter) enter(uid uint32) bool {
 	c.all++
 	c.byUser[uid]++
 	return true
+}
+
+// adopt counts a session that is there already.
+func (c *counter) adopt(uid uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all++
+	c.byUser[uid]++
 }
 
 func (c *counter) leave(uid uint32) {

@@ -34,18 +34,20 @@ func (s *Server) serveRun(ctx context.Context, ch *channel, peer Peer) error {
 	if err != nil {
 		return err
 	}
-	defer handle.Ended()
 	removed := spec.follow(plan, r.Env)
 	p, err := Start(ctx, spec)
 	if err != nil {
+		handle.Ended()
 		return err
 	}
 	closeFDs(stdio)
 	stdio = nil
 	p.Started.Removed = removed
+	x := session{s, plan.Run, ch, p, handle, r.Quiet}
+	x.deposit()
+	x.tell(x.greet())
 	handle.Started(p.Started)
-	x := session{s, ch, p, handle, r.Quiet}
-	x.run(ctx, plan.Run)
+	x.run(ctx)
 	return nil
 }
 
@@ -161,34 +163,46 @@ func (s *Spec) follow(plan Plan, callerEnv []string) []string {
 	return removed
 }
 
-// session is a run with a caller.
+// session is a run, and a caller if somebody waits for the command.
 type session struct {
 	server *Server
-	ch     *channel
+	id     string   // of the run
+	ch     *channel // nil if nobody waits
 	p      *Process
 	handle Handle
 	quiet  bool
 }
 
-// run stays with the run until no process of it is left.
-func (x *session) run(ctx context.Context, id string) {
-	x.tell(x.greet(id))
-	frames := make(chan frame)
-	gone := make(chan struct{})
-	go func() {
-		defer close(frames)
-		readFrames(x.ch, frames, gone)
-	}()
-	x.relay(ctx, frames)
-	x.ch.close()
-	close(gone)
-	for range frames { // its reader ends now
+// run stays with the run until no process of it is left, or it is handed over
+// to the next daemon.
+func (x *session) run(ctx context.Context) {
+	if x.ch != nil {
+		x.attend(ctx)
 	}
-	x.wait(ctx)
+	x.p.Ignore()
+	if !x.wait(ctx) {
+		return
+	}
+	x.forget(RunDeposit(x.id))
+	x.handle.Ended()
+}
+
+// attend serves the caller until the command ends.
+func (x *session) attend(ctx context.Context) {
+	in := &incoming{frames: make(chan received), next: make(chan struct{}), gone: make(chan struct{})}
+	go in.read(x.ch)
+	x.relay(ctx, in)
+	if !handingOver(ctx) {
+		x.forget(ClientDeposit(x.id))
+	}
+	x.ch.close()
+	close(in.gone)
+	for range in.frames { // its reader ends now
+	}
 }
 
 // greet tells the caller that the command runs, and hands over the pty.
-func (x *session) greet(id string) error {
+func (x *session) greet() error {
 	if x.p.Pty >= 0 {
 		err := x.ch.send(kindPty, struct{}{}, x.p.Pty)
 		unix.Close(x.p.Pty)
@@ -196,42 +210,66 @@ func (x *session) greet(id string) error {
 			return err
 		}
 	}
-	return x.ch.send(kindStarted, startedMessage{id, x.p.Started.Removed, x.p.Started.Missing})
+	return x.ch.send(kindStarted, startedMessage{x.id, x.p.Started.Removed, x.p.Started.Missing})
 }
 
-// readFrames passes the caller's frames on until the connection ends or gone is
-// closed.
-func readFrames(ch *channel, out chan<- frame, gone <-chan struct{}) {
+// incoming passes the caller's frames on, one at a time. A frame stays in the
+// socket until it was passed on, and is taken just before it is obeyed.
+type incoming struct {
+	frames chan received // closed when nothing more can come
+	next   chan struct{} // the last frame was taken
+	gone   chan struct{} // nobody wants more
+}
+
+// received is a frame that is still in the socket, with its size there.
+type received struct {
+	frame
+	size int
+}
+
+func (in *incoming) read(ch *channel) {
+	defer close(in.frames)
 	for {
-		f, err := ch.receivePlain()
+		f, size, err := ch.peek()
 		if err != nil {
 			return
 		}
 		select {
-		case out <- f:
-		case <-gone:
+		case in.frames <- received{f, size}:
+		case <-in.gone:
+			return
+		}
+		select {
+		case <-in.next:
+		case <-in.gone:
 			return
 		}
 	}
 }
 
-// relay carries signals in and events out until the command ends.
-func (x *session) relay(ctx context.Context, frames <-chan frame) {
-	events, stop := x.p.Events(), ctx.Done()
+// relay carries signals in and events out until the command ends, or the daemon
+// stops.
+func (x *session) relay(ctx context.Context, in *incoming) {
+	frames, events, stop := in.frames, x.p.Events(), ctx.Done()
 	for {
 		select {
 		case f, ok := <-frames:
-			if !ok || x.obey(f) != nil {
-				frames = nil
-				x.hangUp()
+			if ok && x.ch.skip(f.size) == nil && x.obey(f.frame) == nil {
+				in.next <- struct{}{}
+				continue
 			}
+			frames = nil
+			x.hangUp()
 		case e, ok := <-events:
 			if x.report(e, ok) {
 				return
 			}
+			x.p.Handled()
 		case <-stop:
-			x.tell(x.ch.send(kindNotice, textMessage{"varvel: the daemon is stopping, so the run ends"}))
-			x.hangUp()
+			if !handingOver(ctx) {
+				x.tell(x.ch.send(kindNotice, textMessage{"varvel: the daemon is stopping, so the run ends"}))
+				x.hangUp()
+			}
 			return
 		}
 	}
@@ -300,12 +338,16 @@ func (x *session) hangUp() {
 }
 
 // wait returns when no process of the run is left. If ctx ends first, the run
-// gets a grace period and is then killed.
-func (x *session) wait(ctx context.Context) {
+// gets a grace period and is then killed, or is left to the next daemon: then it
+// reports false.
+func (x *session) wait(ctx context.Context) (ended bool) {
 	select {
 	case <-x.p.Done():
-		return
+		return true
 	case <-ctx.Done():
+	}
+	if handingOver(ctx) {
+		return false
 	}
 	grace := x.server.Grace
 	if grace == 0 {
@@ -315,11 +357,12 @@ func (x *session) wait(ctx context.Context) {
 	defer timer.Stop()
 	select {
 	case <-x.p.Done():
-		return
+		return true
 	case <-timer.C:
 	}
 	x.p.Kill()
 	<-x.p.Done()
+	return true
 }
 
 // checkDescriptor refuses what would be a way out of the run: a directory is

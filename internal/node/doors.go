@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/varvel/varvel/internal/admin/health"
@@ -26,7 +28,7 @@ func (n *node) openGateway(context.Context) (err error) {
 	}
 	n.addTask("name servers' health", n.watchUpstreams)
 	n.egress = egress.NewController(egress.Options{
-		Datapath: n.kernel, Leaser: n.kernel, Snapshot: n.resolver.Snapshot, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
+		Datapath: n.kernel, Leaser: n.kernel, Snapshot: n.resolver.Snapshot, Decider: n.engine, Events: egressEvents{n}, Log: n.Log, Keeper: keptNames{n.states},
 	})
 	n.dns = egress.NewServer(n.egress, n.kernel, n.resolver)
 	n.endpoint = endpoint.New(endpoint.Options{
@@ -91,14 +93,14 @@ func (s names) Admit(cgroupID uint64, host string) (decision.Reason, bool) {
 func (n *node) openDoors(context.Context) error {
 	var d kernel.Doors
 	var err error
-	if d.TCP4, err = n.openTCP("127.0.0.1:0"); err != nil {
+	if d.TCP4, err = n.openTCP("door/tcp4", "127.0.0.1:0"); err != nil {
 		return err
 	}
-	if d.UDP4, err = n.openUDP("127.0.0.1:0"); err != nil {
+	if d.UDP4, err = n.openUDP("door/udp4", "127.0.0.1:0"); err != nil {
 		return err
 	}
-	if d.TCP6, err = n.openTCP("[::1]:0"); err == nil {
-		d.UDP6, err = n.openUDP("[::1]:0")
+	if d.TCP6, err = n.openTCP("door/tcp6", "[::1]:0"); err == nil {
+		d.UDP6, err = n.openUDP("door/udp6", "[::1]:0")
 	}
 	if err != nil {
 		n.Log.Warn("no IPv6 loopback; names and the endpoint are reached over IPv4 only", "error", err)
@@ -106,24 +108,66 @@ func (n *node) openDoors(context.Context) error {
 	return n.kernel.SetDoors(d)
 }
 
-func (n *node) openTCP(address string) (uint16, error) {
-	l, err := net.Listen("tcp", address)
+func (n *node) openTCP(name, address string) (uint16, error) {
+	l, err := n.door(name, func(f *os.File) (syscall.Conn, error) { return asConn(net.FileListener(f)) },
+		func() (syscall.Conn, error) { return asConn(net.Listen("tcp", address)) })
 	if err != nil {
 		return 0, fmt.Errorf("listen for redirected connections: %w", err)
 	}
-	n.onStop(closeOnce(l))
-	n.addTask("gateway "+address, func(ctx context.Context) error { return n.gateway.Serve(ctx, l.(*net.TCPListener)) })
-	return uint16(l.Addr().(*net.TCPAddr).Port), nil
+	listener, ok := l.(*net.TCPListener)
+	if !ok {
+		return 0, fmt.Errorf("listen for redirected connections: the keeper has a %T as %s", l, name)
+	}
+	n.onStop(closeOnce(listener))
+	n.addTask("gateway "+address, func(ctx context.Context) error { return n.gateway.Serve(ctx, listener) })
+	return uint16(listener.Addr().(*net.TCPAddr).Port), nil
 }
 
-func (n *node) openUDP(address string) (uint16, error) {
-	c, err := net.ListenPacket("udp", address)
+func (n *node) openUDP(name, address string) (uint16, error) {
+	c, err := n.door(name, func(f *os.File) (syscall.Conn, error) { return asConn(net.FilePacketConn(f)) },
+		func() (syscall.Conn, error) { return asConn(net.ListenPacket("udp", address)) })
 	if err != nil {
 		return 0, fmt.Errorf("listen for questions: %w", err)
 	}
-	n.onStop(closeOnce(c))
-	n.addTask("name server "+address, func(ctx context.Context) error { return n.dns.ServeUDP(ctx, c) })
-	return uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
+	conn, ok := c.(*net.UDPConn)
+	if !ok {
+		return 0, fmt.Errorf("listen for questions: the keeper has a %T as %s", c, name)
+	}
+	n.onStop(closeOnce(conn))
+	n.addTask("name server "+address, func(ctx context.Context) error { return n.dns.ServeUDP(ctx, conn) })
+	return uint16(conn.LocalAddr().(*net.UDPAddr).Port), nil
+}
+
+// asConn is for what is made as an interface of package net.
+func asConn(v any, err error) (syscall.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return v.(syscall.Conn), nil
+}
+
+// door takes a door that the keeper has held, with what waits there, or makes one.
+// In both cases the keeper has it from then on.
+func (n *node) door(name string, reuse func(*os.File) (syscall.Conn, error), open func() (syscall.Conn, error)) (c syscall.Conn, err error) {
+	fds := n.found.Take(name)
+	if len(fds) == 1 {
+		f := os.NewFile(uintptr(fds[0]), name)
+		c, err = reuse(f)
+		f.Close()
+	} else {
+		c, err = open()
+	}
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.keeper.Put(name, raw); err != nil {
+		n.Log.Warn("the keeper does not hold a door", "door", name, "error", err)
+	}
+	return c, nil
 }
 
 // closeOnce closes what its task may have closed before.

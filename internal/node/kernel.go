@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,9 +20,9 @@ const patience = 10 * time.Second
 
 func (n *node) pins() string { return filepath.Join(n.Config().Node.BPFFS, "varvel") }
 
-// clearUp ends the runs that an earlier daemon left behind. Its programs govern
-// them until the last process is gone; only then are they taken away.
-func (n *node) clearUp(ctx context.Context) (err error) {
+// claimNode takes the cgroups and bpffs for this daemon, and moves it into its
+// own cgroup: from there the keeper takes it for the daemon.
+func (n *node) claimNode(context.Context) error {
 	top := filepath.Dir(n.cgroups.Runs)
 	if err := n.claim(n.Config().Node.BPFFS); err != nil {
 		return err
@@ -34,19 +33,12 @@ func (n *node) clearUp(ctx context.Context) (err error) {
 	if err := n.claim(top); err != nil {
 		return err
 	}
-	n.onFailure(func() error { return workload.Remove(top) })
-	left, err := n.cgroups.Leftovers()
-	if err != nil {
+	n.onFailure(n.removeCgroups)
+	if err := n.cgroups.JoinDaemon(); err != nil {
 		return err
 	}
-	var errs []error
-	for _, dir := range left {
-		errs = append(errs, n.endLeftover(ctx, dir))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("runs of an earlier daemon are still there: %w", err)
-	}
-	return kernel.Unpin(n.pins())
+	n.onStop(n.leaveCgroups)
+	return nil
 }
 
 // claim makes sure that no other daemon uses a directory, also one with another
@@ -64,27 +56,18 @@ func (n *node) claim(dir string) error {
 	return nil
 }
 
-func (n *node) endLeftover(ctx context.Context, dir string) error {
-	id := filepath.Base(dir)
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := errors.Join(workload.Kill(dir), workload.WaitEmpty(ctx, dir)); err != nil {
-		return fmt.Errorf("%s: %w", id, err)
-	}
-	n.Log.Warn("a run of an earlier daemon was ended", "run", id)
-	n.record(ctx, &audit.Event{
-		Kind: audit.KindRunEnd, Run: id, Activity: "daemon-restarted",
-		Message: "The daemon that started this run had ended. It stayed governed, and was killed when the daemon came back.",
-	}, decision.Durable)
-	return workload.Remove(dir)
-}
-
-// openKernel puts the programs into force.
+// openKernel puts the programs into force, or takes over those of an earlier
+// daemon. If it left no run, its programs go: nothing depends on them.
 func (n *node) openKernel(context.Context) (err error) {
-	if err := n.cgroups.JoinDaemon(); err != nil {
+	left, err := n.cgroups.Leftovers()
+	if err != nil {
 		return err
 	}
-	n.onStop(n.leaveCgroups)
+	if len(left) == 0 {
+		if err := kernel.Unpin(n.pins()); err != nil {
+			return err
+		}
+	}
 	n.kernel, err = kernel.Open(kernel.Config{
 		Runs: n.cgroups.Runs, Daemon: n.cgroups.Daemon, Level: n.cgroups.Level(), Pins: n.pins(), Log: n.Log,
 	})
@@ -93,8 +76,15 @@ func (n *node) openKernel(context.Context) (err error) {
 	}
 	n.onStop(func() error {
 		n.kernel.Close()
+		if n.leaving {
+			return nil
+		}
 		return kernel.Unpin(n.pins())
 	})
+	if a := n.kernel.Adoption(); a.Adopted {
+		n.Log.Info("the programs of an earlier daemon were taken over", "repaired", a.Repaired, "replaced", a.Replaced,
+			"sockets_lost", a.SocketsLost, "rules_lost", a.RulesLost, "event_bytes_lost", a.EventBytes)
+	}
 	n.denials = newDenials(n)
 	n.lingering = &lingering{kernel: n.kernel, drained: n.cut, ended: n.totals.add}
 	n.addTask("ended runs", n.lingering.run)
@@ -102,13 +92,27 @@ func (n *node) openKernel(context.Context) (err error) {
 	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })
 	n.losses = &losses{n: n, seen: map[string]uint64{}}
 	n.addTask("kernel losses", n.losses.watch)
-	return nil
+	n.addTask("kernel pins", n.watchPins)
+	return n.depositAnchors()
 }
 
 // leaveCgroups moves the daemon back and removes its cgroups, if no run is left.
 func (n *node) leaveCgroups() error {
+	if n.leaving {
+		return nil
+	}
 	if err := os.WriteFile(filepath.Join(n.cgroups.Root, "cgroup.procs"), []byte("0"), 0); err != nil {
 		return fmt.Errorf("leave the daemon's cgroup: %w", err)
+	}
+	return n.removeCgroups()
+}
+
+// removeCgroups removes the daemon's cgroups, unless a run is below them: its
+// programs are attached there.
+func (n *node) removeCgroups() error {
+	left, err := n.cgroups.Leftovers()
+	if err != nil || len(left) > 0 {
+		return err
 	}
 	return workload.Remove(filepath.Dir(n.cgroups.Runs))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/varvel/varvel/internal/endpoint"
 	"github.com/varvel/varvel/internal/kernel"
 	"github.com/varvel/varvel/internal/launch"
+	"github.com/varvel/varvel/internal/runstate"
 	"github.com/varvel/varvel/internal/workload"
 )
 
@@ -19,12 +20,23 @@ import (
 type runHandle struct {
 	n       *node
 	run     *workload.Run
+	quiet   bool
 	started bool
 }
 
-// Started implements launch.Handle.
+// Started implements launch.Handle. From here on the next daemon adopts the run;
+// before, it cannot know whether the keeper has all of it.
 func (h *runHandle) Started(s launch.Started) {
 	h.started = true
+	h.n.changing.Lock()
+	defer h.n.changing.Unlock()
+	run := h.run
+	if now, ok := h.n.runs.ByID(run.ID); ok {
+		run = now // it may have been revoked meanwhile
+	}
+	if err := h.n.states.Put(h.n.stateOf(run, h.quiet, runstate.Started)); err != nil {
+		h.n.Log.Error("the run would not outlive this daemon", "run", h.run.ID, "error", err)
+	}
 	h.n.Log.Info("run started", "run", h.run.ID, "agent", h.run.Run.Agent, "pid", s.InitPID, "removed", len(s.Removed), "missing", s.Missing)
 }
 
@@ -62,6 +74,9 @@ func (h *runHandle) Ended() {
 		e.Activity, e.Message = "not-started", "The command could not be started."
 	}
 	h.n.record(ctx, e, decision.Durable)
+	if err := h.n.states.Remove(h.run.ID); err != nil {
+		h.n.Log.Error("a run could not be cleared up", "run", h.run.ID, "error", err)
+	}
 	h.n.Log.Info("run ended", "run", h.run.ID, "agent", h.run.Run.Agent, "refused", counters.Total())
 }
 

@@ -44,6 +44,13 @@ func (l *losses) watch(ctx context.Context) error {
 	}
 }
 
+// knew says that what a run had lost by now was told of by an earlier daemon.
+func (l *losses) knew(id string, c kernel.Counters) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen[id] = c.Lost()
+}
+
 // tell records what a run's counters have more than was told of.
 func (l *losses) tell(ctx context.Context, run *workload.Run, c kernel.Counters) {
 	l.mu.Lock()

@@ -68,7 +68,7 @@ func TestFailedStart(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(top, "used", "file"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		n.takeDown()
+		n.takeDown(t.Context())
 		for dir, stays := range map[string]bool{"a": ready, "a/b/c": ready, "used/d": ready, "used/file": true} {
 			if _, err := os.Stat(filepath.Join(top, dir)); (err == nil) != stays {
 				t.Errorf("ready %v: %s: %v", ready, dir, err)

@@ -33,8 +33,7 @@ func (n *node) openLaunch(context.Context) error {
 	if len(features.Missing) > 0 {
 		n.degraded(health.ConfinementPartly, "this kernel lacks: "+strings.Join(features.Missing, ", "))
 	}
-	server := &launch.Server{Starter: starter{n}, Log: n.Log}
-	n.addTask("launcher", func(ctx context.Context) error { return server.Serve(ctx, l) })
+	n.addTask("launcher", func(ctx context.Context) error { return n.launcher.Serve(ctx, l) })
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/varvel/varvel/internal/egress"
 	"github.com/varvel/varvel/internal/endpoint"
 	"github.com/varvel/varvel/internal/gateway"
+	"github.com/varvel/varvel/internal/runstate"
 	"github.com/varvel/varvel/internal/workload"
 )
 
@@ -102,6 +103,10 @@ func (j mintJournal) RecordMint(ctx context.Context, m broker.Mint) error {
 		Credential: &audit.Credential{Audience: m.Audience, Expires: m.Expires},
 	}, m.Run, m.Actor)
 	if err := j.n.log.Append(context.WithoutCancel(ctx), e, decision.Durable); err != nil {
+		return err
+	}
+	lease := runstate.Lease{Tool: m.Tool, Audience: m.Audience, Expires: m.Expires, Decision: m.DecisionID, Hash: m.TokenHash}
+	if err := j.n.states.AddLease(m.Run.ID, lease); err != nil {
 		return err
 	}
 	j.n.metrics.TokenMinted()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -154,10 +153,7 @@ func (n *node) reapply(ctx context.Context, cfg *config.Config, id string) bool 
 	}
 	plan, err := n.egress.Apply(ctx, &next)
 	if err == nil {
-		err = n.kernel.PruneNames(next.CgroupID, func(dst netip.AddrPort) bool {
-			_, granted := n.egress.Lookup(next.CgroupID, dst)
-			return granted
-		})
+		err = n.pruneNames(&next)
 	}
 	if err == nil {
 		var cut int

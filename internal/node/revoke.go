@@ -27,6 +27,7 @@ func (n *node) Revoke(ctx context.Context, run *workload.Run, by decision.LocalU
 	if !n.runs.Replace(&gone) {
 		return out, fmt.Errorf("%s has just ended", run.ID)
 	}
+	errs = append(errs, n.states.Revoke(run.ID))
 	n.broker.Revoke(run.ID)
 	errs = append(errs, n.kernel.Revoke(run.CgroupID))
 	n.cut(run)

@@ -20,6 +20,7 @@ import (
 	"github.com/varvel/varvel/internal/identity"
 	"github.com/varvel/varvel/internal/kernel"
 	"github.com/varvel/varvel/internal/launch"
+	"github.com/varvel/varvel/internal/runstate"
 	"github.com/varvel/varvel/internal/tool"
 	"github.com/varvel/varvel/internal/workload"
 )
@@ -41,7 +42,7 @@ func (s starter) Begin(ctx context.Context, peer launch.Peer, r launch.StartRequ
 	if err != nil {
 		return launch.Plan{}, nil, err
 	}
-	if err := s.n.govern(ctx, run); err != nil {
+	if err := s.n.govern(ctx, run, r.Quiet); err != nil {
 		if errors.Is(err, kernel.ErrFull) {
 			s.n.Log.Error("there is no room for a run", "run", run.ID, "error", err)
 			return launch.Plan{}, nil, launch.Refuse("the kernel's part of Varvel has no room for another run, so it does not start; `varvel runs` lists those that could be ended, and a run's room comes free a minute after its end")
@@ -52,7 +53,7 @@ func (s starter) Begin(ctx context.Context, peer launch.Peer, r launch.StartRequ
 		}
 		return launch.Plan{}, nil, err
 	}
-	return s.n.plan(cfg, run), &runHandle{n: s.n, run: run}, nil
+	return s.n.plan(cfg, run), &runHandle{n: s.n, run: run, quiet: r.Quiet}, nil
 }
 
 // authorise checks the peer by what the kernel says of it.
@@ -160,12 +161,15 @@ func boundCommand(argv []string) []string {
 
 // govern puts everything in force that governs a run, before its first process
 // exists. If anything fails, nothing is left behind.
-func (n *node) govern(ctx context.Context, run *workload.Run) (err error) {
+func (n *node) govern(ctx context.Context, run *workload.Run, quiet bool) (err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.release(run))
+			err = errors.Join(err, n.release(run), n.states.Remove(run.ID))
 		}
 	}()
+	if err := n.states.Put(n.stateOf(run, quiet, runstate.Starting)); err != nil {
+		return err
+	}
 	if err := n.kernel.AddRun(run.CgroupID, run.Mode == decision.ModeObserve); err != nil {
 		return err
 	}

@@ -20,11 +20,13 @@ const (
 	AuditBroken       Code = "audit-broken"
 	AuditLow          Code = "audit-low"
 	EventsLost        Code = "events-lost"
+	KernelPins        Code = "kernel-pins"
 	KernelMapFull     Code = "kernel-map-full"
 	RuleSetFailed     Code = "rule-set-failed"
 	DNSUpstream       Code = "dns-upstream"
 	ApprovalJournal   Code = "approval-journal"
 	OutcomeUnknown    Code = "outcome-unknown"
+	KeeperDown        Code = "keeper-down"
 	ConfinementPartly Code = "confinement-partly"
 )
 
@@ -46,11 +48,13 @@ func Catalogue() []Entry {
 		{AuditBroken, Failing, "The audit log cannot be written, so actions are refused.", "Look at the disk under state_dir, then restart varveld."},
 		{AuditLow, Failing, "The audit log has little space left, so actions that change something are refused first.", "Free space on the disk under state_dir, or move old segments away."},
 		{EventsLost, Degraded, "Details of events were lost; the numbers of refusals are still exact.", "See `varvel audit --kind loss` for which run and how many."},
+		{KernelPins, Failing, "What keeps the kernel programs in force without the daemon is gone from bpffs; the daemon tries to make it again.", "See the detail: mount bpffs again, and look for who removed it."},
 		{KernelMapFull, Failing, "A kernel map is full, so new destinations are refused.", "Reduce the number of rules or of runs on this node."},
 		{RuleSetFailed, Failing, "A run could not get the rule set of the current configuration, so it keeps the one before.", "See the daemon's log for the rule, then run `varvel reload`."},
 		{DNSUpstream, Degraded, "No upstream name server answers, so allowed names cannot be dialled.", "Check dns.upstreams in varvel.yaml and the network of this node."},
 		{ApprovalJournal, Failing, "Approvals cannot be kept, so held actions stay held.", "Look at the disk under state_dir, then restart varveld."},
 		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals --state outcome-unknown`, and look at the tool itself whether it happened."},
+		{KeeperDown, Degraded, "The keeper has ended and is being started again. Until it is there, runs would not outlive the daemon.", "See the daemon's log for why it cannot be started."},
 		{ConfinementPartly, Degraded, "This kernel lacks a feature that confines runs.", "See `varvel status` for which one; a newer kernel has it."},
 	}
 }
