@@ -76,6 +76,11 @@ func TestRevoke(t *testing.T) {
 	h.again(0, "EPERM")
 	n.showsRevoked(id)
 	n.saysWhoRevoked(id)
+	n.kill()
+	n.start()
+	n.showsRevoked(id)
+	h.again(0, "EPERM")
+	control.stays(0)
 	n.must(root, n.varvel("revoke", id, "--kill")...)
 	n.eventually("the run is over", func() bool { return len(n.runIDs()) == 1 })
 }
