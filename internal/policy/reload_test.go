@@ -60,7 +60,8 @@ func TestRevision(t *testing.T) {
 	}
 }
 
-// TestEvaluationEnds runs a rule that would take hours.
+// TestEvaluationEnds runs a rule that would take hours. On a very busy machine the
+// time is up before the steps are.
 func TestEvaluationEnds(t *testing.T) {
 	dir := writePolicy(t, "", "slow.rego", "package varvel.custom\n"+
 		`deny contains {"rule": "ours.no", "text": "No."} if {
@@ -70,7 +71,7 @@ func TestEvaluationEnds(t *testing.T) {
 			a + b + c == 1
 		}`)
 	e := newEngine(t, dir)
-	if _, err := e.Evaluate(t.Context(), request(decision.KindHTTP, nil)); !errors.Is(err, errSteps) {
+	if _, err := e.Evaluate(t.Context(), request(decision.KindHTTP, nil)); !errors.Is(err, errSteps) && !errors.Is(err, errTime) {
 		t.Errorf("it ended with %v", err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
@@ -90,7 +91,7 @@ func TestBudgetIsAmple(t *testing.T) {
 		}
 	}
 	e.steps = 10 // control
-	if _, err := e.Evaluate(t.Context(), request(decision.KindHTTP, nil)); !errors.Is(err, errSteps) {
+	if _, err := e.Evaluate(t.Context(), request(decision.KindHTTP, nil)); !errors.Is(err, errSteps) && !errors.Is(err, errTime) {
 		t.Errorf("it ended with %v", err)
 	}
 }
