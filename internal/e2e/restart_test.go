@@ -200,8 +200,8 @@ func TestBpffsIsUnmounted(t *testing.T) {
 	x, id := n.steady()
 	x.sends("tcp/exact.e2e.test:7000", "ok")
 	n.away(func() {
-		// At the last moment, or the daemon would mend it.
-		n.must(root, "umount", filepath.Join(n.dir, "bpf"))
+		// At the last moment, or the daemon would say so. It holds the directory.
+		n.must(root, "umount", "-l", filepath.Join(n.dir, "bpf"))
 		n.kill()
 	}, func() {
 		if pins := n.pins(); len(pins) > 0 {
@@ -217,7 +217,7 @@ func TestBpffsIsUnmounted(t *testing.T) {
 	x.sends("tcp4/"+at(v4(hostListed)), "ok")
 	x.sends("tcp4/"+at(v4(hostUnlisted)), "EPERM")
 	// With a daemon it is said.
-	n.must(root, "umount", filepath.Join(n.dir, "bpf"))
+	n.must(root, "umount", "-l", filepath.Join(n.dir, "bpf"))
 	n.eventually("health says it", func() bool {
 		for _, e := range n.events("--kind", "health") {
 			if e.Component == "kernel-pins" && e.Activity == "degraded" {
