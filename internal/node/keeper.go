@@ -74,7 +74,8 @@ func (n *node) watchPins(ctx context.Context) error {
 	}
 }
 
-// checkPins makes pins again that are gone, and says so either way.
+// checkPins makes pins again that are gone, and says so either way. A bpffs that was
+// unmounted is mounted again, as at the start.
 func (n *node) checkPins() {
 	err := n.kernel.CheckPins()
 	if err == nil {
@@ -82,9 +83,23 @@ func (n *node) checkPins() {
 		return
 	}
 	n.degraded(health.KernelPins, err.Error())
+	if err := n.remountBPFFS(); err != nil {
+		n.Log.Error("bpffs could not be mounted again", "error", err)
+		return
+	}
 	if err := n.kernel.Repin(); err != nil {
 		n.Log.Error("the pins could not be made again", "error", err)
 		return
 	}
 	_ = n.depositAnchors() // it has said what it could not do
+}
+
+func (n *node) remountBPFFS() error {
+	dir := n.Config().Node.BPFFS
+	mounted, err := mountBPFFS(dir)
+	if err != nil || !mounted {
+		return err
+	}
+	n.Log.Warn("bpffs was unmounted, and is mounted again", "dir", dir)
+	return n.claim(dir)
 }

@@ -71,14 +71,11 @@ func (n *node) ensureBPFFS(context.Context) error {
 	if err := n.makeDir(dir, 0o700); err != nil {
 		return fmt.Errorf("make the mount point for bpffs (set `bpffs` to a directory that can be made): %w", err)
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("look at %s: %w", dir, err)
+	mounted, err := mountBPFFS(dir)
+	if err != nil {
+		return err
 	}
-	if st.Type != unix.BPF_FS_MAGIC {
-		if err := unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
-			return fmt.Errorf("no bpffs is mounted at %s and it cannot be mounted (%w); do it by hand: mount -t bpf bpf %s", dir, err, dir)
-		}
+	if mounted {
 		n.onFailure(func() error {
 			if err := unix.Unmount(dir, 0); err != nil {
 				return fmt.Errorf("unmount the bpffs at %s: %w", dir, err)
@@ -87,6 +84,21 @@ func (n *node) ensureBPFFS(context.Context) error {
 		})
 	}
 	return checkCapabilities()
+}
+
+// mountBPFFS mounts a bpffs at dir, and reports true, unless one is there.
+func mountBPFFS(dir string) (mounted bool, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return false, fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if st.Type == unix.BPF_FS_MAGIC {
+		return false, nil
+	}
+	if err := unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return false, fmt.Errorf("no bpffs is mounted at %s and it cannot be mounted (%w); do it by hand: mount -t bpf bpf %s", dir, err, dir)
+	}
+	return true, nil
 }
 
 // makeDir makes a directory and those above it. If the start fails later, those
