@@ -43,6 +43,7 @@ enum varvel_reason {
 	REASON_MALFORMED,	  /* the packet could not be parsed */
 	REASON_FULL,		  /* a map of Varvel is full */
 	REASON_STALE,		  /* a live connection that the new rule set denies */
+	REASON_REWRITTEN,	  /* the packet goes elsewhere than the socket was allowed to */
 	REASON_COUNT,
 };
 
@@ -76,6 +77,7 @@ enum varvel_class {
 
 enum varvel_run_flags {
 	RUN_OBSERVE = 1 << 0, /* count and report, but let it happen */
+	RUN_NO_DOOR6 = 1 << 1, /* its network namespace has no IPv6 doors */
 };
 
 struct varvel_address {

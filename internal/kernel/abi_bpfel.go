@@ -40,7 +40,7 @@ const (
 
 type abiVarvelCounters struct {
 	_           structs.HostLayout
-	Refused     [14]uint64
+	Refused     [15]uint64
 	Lost        [2]uint64
 	Held        uint64
 	Tell        abiVarvelBucket
@@ -183,7 +183,8 @@ const (
 	abiVarvelReasonREASON_MALFORMED        abiVarvelReason = 11
 	abiVarvelReasonREASON_FULL             abiVarvelReason = 12
 	abiVarvelReasonREASON_STALE            abiVarvelReason = 13
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 14
+	abiVarvelReasonREASON_REWRITTEN        abiVarvelReason = 14
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 15
 )
 
 type abiVarvelRedirectKey struct {
@@ -206,7 +207,8 @@ type abiVarvelRun struct {
 type abiVarvelRunFlags uint32
 
 const (
-	abiVarvelRunFlagsRUN_OBSERVE abiVarvelRunFlags = 1
+	abiVarvelRunFlagsRUN_OBSERVE  abiVarvelRunFlags = 1
+	abiVarvelRunFlagsRUN_NO_DOOR6 abiVarvelRunFlags = 2
 )
 
 type abiVarvelSlot4 struct {

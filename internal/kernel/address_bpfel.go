@@ -15,7 +15,7 @@ import (
 
 type addressVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [14]uint64
+	Refused [15]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {

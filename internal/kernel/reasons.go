@@ -20,13 +20,15 @@ func ReasonText(code string) string {
 	case "reserved-port":
 		return "The port belongs to Varvel."
 	case "no-door":
-		return "Varvel's daemon does not listen at the moment."
+		return "Varvel's daemon does not listen at the moment, or the run's network namespace has no IPv6 loopback."
 	case "peer-foreign":
 		return "The other end is outside the run, and the run may not be reached from there."
 	case "malformed":
 		return "The packet is not one that Varvel understands."
 	case "full":
 		return "A table of Varvel in the kernel is full."
+	case "rewritten":
+		return "The address was allowed, but another program on this machine changed it to one that is not; allow the address that it is changed to as well."
 	case "stale":
 		return "The connection was allowed, but the rules have changed."
 	}
