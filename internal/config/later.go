@@ -24,8 +24,6 @@ func later(kind, key string) string {
 		return "restrict files with `files`, and what a program reaches with `egress` and `tools`"
 	case "egress rule.direct":
 		return "use a `cidr` rule for destinations that must be reached directly"
-	case "egress rule.via", "tool.via":
-		return "remove the key; names are resolved and dialled from the node's network namespace"
 	case "action.mcp", "action.sql":
 		return "describe the action as `http: { methods: […], path: … }`"
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // attach puts every program in its place: on the cgroup of all runs, on the
@@ -55,21 +54,6 @@ func (k *Kernel) attachCgroup(path, name string, attachType ebpf.AttachType) err
 	}
 	k.links = append(k.links, l)
 	return nil
-}
-
-// netnsCookie returns the cookie of this process's network namespace
-// (socket(7), SO_NETNS_COOKIE, Linux 5.14).
-func netnsCookie() (uint64, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, fmt.Errorf("make a socket: %w", err)
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("ask for the network namespace's cookie (Linux 5.14 or newer is needed): %w", err)
-	}
-	return cookie, nil
 }
 
 // Addresses are bytes in network order; the maps hold them in words as a

@@ -47,7 +47,7 @@ type Kernel struct {
 // not exist. If anything fails, nothing is left behind.
 func Open(cfg Config) (_ *Kernel, err error) {
 	k := &Kernel{cfg: cfg, runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{}}
-	if k.netns, err = netnsCookie(); err != nil {
+	if k.netns, err = NetnsCookie(); err != nil {
 		return nil, err
 	}
 	if k.objects, err = loadObjects(); err != nil {

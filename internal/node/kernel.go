@@ -96,7 +96,7 @@ func (n *node) openKernel(context.Context) (err error) {
 		return kernel.Unpin(n.pins())
 	})
 	n.denials = newDenials(n)
-	n.lingering = &lingering{kernel: n.kernel, drained: n.cut, ended: n.totals.add}
+	n.lingering = &lingering{kernel: n.kernel, drained: n.drained, ended: n.totals.add}
 	n.addTask("ended runs", n.lingering.run)
 	n.addTask("flows", n.watchFlows)
 	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })
