@@ -226,6 +226,8 @@ func (n *node) drained(run *workload.Run) {
 	n.namespaces.leave(run.Netns)
 }
 
+var errNoLoopback = errors.New("loopback is not there or down")
+
 // opened are the doors of a namespace.
 type opened struct {
 	tcp []*net.TCPListener
@@ -250,6 +252,9 @@ func (ns *namespace) listen(d kernel.Doors) (o opened, err error) {
 		}
 	}()
 	err = hostnet.In(ns.file, func() error {
+		if lo, err := net.InterfaceByName("lo"); err != nil || lo.Flags&net.FlagUp == 0 {
+			return errNoLoopback
+		}
 		if err := o.add("127.0.0.1", d.TCP4, d.UDP4); err != nil || d.TCP6 == 0 {
 			return err
 		}
@@ -283,8 +288,8 @@ func refusal(err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return launch.Refuse("A port that Varvel needs on this network namespace's loopback is taken (%v). End the program that has it, or restart varveld, which takes other ports.", err)
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return launch.Refuse("This network namespace has no loopback (%v). Bring it up: ip link set lo up.", err)
+	case errors.Is(err, errNoLoopback), errors.Is(err, unix.EADDRNOTAVAIL):
+		return launch.Refuse("This network namespace has no loopback, through which a run reaches Varvel. Bring it up: ip link set lo up.")
 	case err != nil:
 		return fmt.Errorf("open the doors in the caller's network namespace: %w", err)
 	}
