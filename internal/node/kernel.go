@@ -28,6 +28,9 @@ func (n *node) clearUp(ctx context.Context) (err error) {
 	if err := n.claim(n.Config().Node.BPFFS); err != nil {
 		return err
 	}
+	if err := n.cgroups.CheckAlone(); err != nil {
+		return err
+	}
 	if err := n.cgroups.Make(); err != nil {
 		return err
 	}

@@ -211,10 +211,10 @@ func (s *namespaces) DialFrom(ctx context.Context, run *workload.Run, to netip.A
 // cut destroys connections of a run where it lives.
 func (s *namespaces) cut(run *workload.Run, deny func(hostnet.Socket) bool) (cut int, err error) {
 	if run.Netns == 0 {
-		return hostnet.Cut(run.CgroupID, deny)
+		return cutAll(nil, run, deny)
 	}
 	err = s.with(run.Netns, func(ns *os.File) error {
-		cut, err = hostnet.CutIn(ns, run.CgroupID, deny)
+		cut, err = cutAll(ns, run, deny)
 		return err
 	})
 	return cut, err

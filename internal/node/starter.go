@@ -203,7 +203,7 @@ func (n *node) release(run *workload.Run) error {
 	n.runs.Remove(run.ID)
 	n.history.Forget(run.CgroupID)
 	n.denials.forget(run.CgroupID)
-	return errors.Join(append(errs, workload.Remove(run.CgroupPath))...)
+	return errors.Join(append(errs, n.removeCgroup(run))...)
 }
 
 // cut ends a run's connections through the gateway, and its names.
