@@ -137,7 +137,7 @@ func (n *node) listenIn(ns *testutil.NetNS, network, address string) string {
 	return l.Addr().String()
 }
 
-// ports are those of the TCP listeners on a namespace's loopback (proc_net(5)).
+// ports are the addresses of the TCP listeners on a namespace's loopback (proc_net(5)).
 func (n *node) ports(ns *testutil.NetNS) (list []string) {
 	n.t.Helper()
 	var raw []byte
@@ -161,7 +161,8 @@ func (n *node) ports(ns *testutil.NetNS) (list []string) {
 			if err != nil {
 				n.t.Fatal(err)
 			}
-			list = append(list, strconv.FormatUint(p, 10))
+			host := map[bool]string{true: "127.0.0.1", false: "::1"}[len(address) == 8]
+			list = append(list, net.JoinHostPort(host, strconv.FormatUint(p, 10)))
 		}
 	}
 	return list
@@ -247,7 +248,7 @@ func TestNetworkWithoutDoors(t *testing.T) {
 	var held []net.Listener
 	if err := n.from.Do(func() error {
 		for _, p := range ports {
-			l, err := net.Listen("tcp", "127.0.0.1:"+p)
+			l, err := net.Listen("tcp", p)
 			if err != nil {
 				return err
 			}
