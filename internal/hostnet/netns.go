@@ -7,31 +7,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// In runs fn in a network namespace, on a thread of its own that ends with it. A
-// socket that fn opens stays in the namespace wherever it is used. fn must not
-// leave that to another goroutine, and should not wait: its thread waits with it.
-func In(ns *os.File, fn func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter a network namespace: %w", err)
-			return
-		}
-		done <- fn()
-	}()
-	return <-done
-}
+	"github.com/varvel/varvel/internal/hostnet/netns"
+)
 
 // CutIn is Cut in a network namespace.
 func CutIn(ns *os.File, cgroupID uint64, deny func(Socket) bool) (n int, err error) {
-	err = In(ns, func() (err error) {
+	err = netns.In(ns, func() (err error) {
 		n, err = Cut(cgroupID, deny)
 		return err
 	})
@@ -42,7 +27,7 @@ func CutIn(ns *os.File, cgroupID uint64, deny func(Socket) bool) (n int, err err
 // gone before the connection is made, so many slow ones hold no threads.
 func DialIn(ctx context.Context, ns *os.File, to netip.AddrPort) (*net.TCPConn, error) {
 	var fd int
-	err := In(ns, func() (err error) {
+	err := netns.In(ns, func() (err error) {
 		fd, err = unix.Socket(familyOf(to), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		return err
 	})

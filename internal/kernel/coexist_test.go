@@ -282,3 +282,39 @@ func TestRewriteCannotReachTheDoor(t *testing.T) {
 		t.Errorf("counters %v, %v", c.Refused, err)
 	}
 }
+
+// TestOthersAreSeen: an operator can see who else is asked, and in which order.
+func TestOthersAreSeen(t *testing.T) {
+	for _, p := range placements() {
+		t.Run(p.name, func(t *testing.T) {
+			e, remove := envWith(t, p, serviceProxy()...)
+			others, err := e.Others()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var hooks []string
+			for _, o := range others {
+				if o.Name != foreignName {
+					continue // of this machine
+				}
+				hooks = append(hooks, o.Hook)
+				if o.Before != p.first {
+					t.Errorf("%+v; is before ours: %v", o, p.first)
+				}
+			}
+			if want := "connect4 connect6 sendmsg4 sendmsg6"; strings.Join(hooks, " ") != want {
+				t.Errorf("seen at %v, want %s", hooks, want)
+			}
+			remove()
+			others, err = e.Others()
+			for _, o := range others {
+				if o.Name == foreignName {
+					t.Errorf("%+v was taken away", o)
+				}
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -26,6 +26,9 @@ const (
 	flagPreorder = 1 << 6
 )
 
+// foreignName is what such programs are called.
+const foreignName = "somebody_else"
+
 // foreign is a program of somebody else on the same machine.
 type foreign struct {
 	kind   ebpf.ProgramType
@@ -36,7 +39,7 @@ type foreign struct {
 // add attaches it to a cgroup, until the test ends or it is taken away.
 func (f foreign) add(t testing.TB, cgroup string, flags uint32) (remove func()) {
 	t.Helper()
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: f.kind, AttachType: f.attach, Instructions: f.code, License: "GPL"})
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: foreignName, Type: f.kind, AttachType: f.attach, Instructions: f.code, License: "GPL"})
 	if err != nil {
 		t.Fatalf("load somebody else's program: %+v", err)
 	}

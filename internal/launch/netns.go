@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 
-	"golang.org/x/sys/unix"
+	"github.com/varvel/varvel/internal/hostnet/netns"
 )
 
 // Netns returns a handle of the peer's network namespace. It stays the same
@@ -30,14 +29,5 @@ func startIn(ns *os.File, cmd *exec.Cmd) error {
 	if ns == nil {
 		return cmd.Start()
 	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network namespace of the run: %w", err)
-			return
-		}
-		done <- cmd.Start()
-	}()
-	return <-done
+	return netns.In(ns, cmd.Start)
 }

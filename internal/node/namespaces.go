@@ -14,6 +14,7 @@ import (
 	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/egress"
 	"github.com/varvel/varvel/internal/hostnet"
+	"github.com/varvel/varvel/internal/hostnet/netns"
 	"github.com/varvel/varvel/internal/kernel"
 	"github.com/varvel/varvel/internal/launch"
 	"github.com/varvel/varvel/internal/workload"
@@ -63,7 +64,7 @@ func (s *namespaces) of(peer launch.Peer) (uint64, error) {
 		return 0, err
 	}
 	var cookie uint64
-	err = hostnet.In(file, func() (err error) {
+	err = netns.In(file, func() (err error) {
 		cookie, err = kernel.NetnsCookie()
 		return err
 	})
@@ -251,7 +252,7 @@ func (ns *namespace) listen(d kernel.Doors) (o opened, err error) {
 			o.close()
 		}
 	}()
-	err = hostnet.In(ns.file, func() error {
+	err = netns.In(ns.file, func() error {
 		if lo, err := net.InterfaceByName("lo"); err != nil || lo.Flags&net.FlagUp == 0 {
 			return errNoLoopback
 		}

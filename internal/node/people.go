@@ -49,7 +49,7 @@ func (n *node) openAdmin(context.Context) error {
 		Configs: n, Runs: n.runs, PeerRuns: peerRuns{n}, Approvals: n.approvals, Voter: n.approvals, Audit: n.log,
 		Explainer: explain.New(n.egress, n), Reloader: n, Revoker: n, Health: n.health, Log: n.Log,
 		AuditSeq: n.log.Head, PolicyRevision: func() string { return n.policy.Load().Revision() },
-		Leases: n.leases, Controls: controls, Ended: n.endedRun, Refused: n.metrics.AdminRefused,
+		Leases: n.leases, Controls: n.controls, Ended: n.endedRun, Refused: n.metrics.AdminRefused,
 	})
 	if err != nil {
 		return err
