@@ -64,10 +64,15 @@ func TestViaWorkload(t *testing.T) {
 			if (string(data) == "hello") != tt.works {
 				t.Errorf("got %q, works: %v", data, tt.works)
 			}
-			if tt.dialer != nil && len(tt.dialer.seen) != tt.dialled {
+			h.events.wait(t, func(e gateway.Event) bool { return outcome(e) && strings.Contains(e.Error, tt.says) })
+			if tt.dialer == nil {
+				return
+			}
+			tt.dialer.mu.Lock()
+			defer tt.dialer.mu.Unlock()
+			if len(tt.dialer.seen) != tt.dialled {
 				t.Errorf("dialled from the run: %v, want %d", tt.dialer.seen, tt.dialled)
 			}
-			h.events.wait(t, func(e gateway.Event) bool { return outcome(e) && strings.Contains(e.Error, tt.says) })
 		})
 	}
 }

@@ -318,3 +318,37 @@ func TestOthersAreSeen(t *testing.T) {
 		})
 	}
 }
+
+// TestNameServiceProxy: the name server's own address is a service's. Questions
+// come to Varvel's, and the answer from the server that was asked; but if the
+// other program is asked first, we are not told which that was.
+func TestNameServiceProxy(t *testing.T) {
+	asked, backend := netip.MustParseAddrPort("203.0.113.53:53"), netip.MustParseAddrPort("198.51.100.53:53")
+	for _, p := range placements() {
+		t.Run(p.name, func(t *testing.T) {
+			e, _ := envWith(t, p,
+				rewrite(ebpf.AttachCGroupInet4Connect, asked, backend), rewrite(ebpf.AttachCGroupUDP4Sendmsg, asked, backend),
+				rewrite(ebpf.AttachCGroupUDP4Recvmsg, backend, asked))
+			cgroup, run := e.newRun(t, "run_a", false)
+			e.openDoors(t)
+			server := receive(t, "udp4", backend.String())
+			control := testutil.NewCgroup(t)
+			rewrite(ebpf.AttachCGroupUDP4Sendmsg, asked, backend).add(t, control.Path, 0)
+			if in(t, control.Path, "sendto", "udp4", asked.String()); server.settle() != 1 {
+				t.Error("control: the question does not reach the backend")
+			}
+			want := asked // what getpeername and recvfrom tell
+			if p.first {
+				want = backend
+			}
+			for _, how := range []string{"connected", "unconnected"} {
+				if got := in(t, cgroup, "query", how, asked.String()); got != runWord(run)+" from "+want.String() {
+					t.Errorf("%s: %q, want an answer from %s", how, got, want)
+				}
+			}
+			if server.settle() != 1 {
+				t.Error("a question of the run reached the backend")
+			}
+		})
+	}
+}
