@@ -200,6 +200,25 @@ func TestVia(t *testing.T) {
 	}
 }
 
+// TestViaOfTool: the same for a tool, whose requests the gateway reads.
+func TestViaOfTool(t *testing.T) {
+	agent := "agent: bot\ntools: [svc]\nlaunch: { users: [nobody] }\n"
+	n := newRealm(t, "curl").newNode(t, options{files: map[string]string{"agents.d/bot.yaml": agent, "tools.d/svc.yaml": toolSvc}})
+	site := n.realm.site(t)
+	batch(t, n.realm.node, "route add blackhole 192.0.2.11/32\nroute add blackhole 2001:db8::b/128")
+	get := n.run("bot", "curl", "-sS", "-m", "10", "-w", " status=%{http_code}", "http://tool.e2e.test:8080/look/here")
+	n.from = site
+	if r := n.do(alice, get...); strings.Contains(r.stdout, "status=200") || n.tool.count("/look/here") != 0 {
+		t.Errorf("control: the node reaches the tool: %s", r)
+	}
+	n.configure("tools.d/svc.yaml", toolSvc+"via: workload\n")
+	n.must(root, n.varvel("reload")...)
+	contains(t, "from the run", n.must(alice, get...), "done", "status=200")
+	if n.tool.count("GET /look/here") != 1 {
+		t.Error("the tool has not seen the request")
+	}
+}
+
 // TestNetworkWithoutRoute: what goes through the node works, and nothing else.
 func TestNetworkWithoutRoute(t *testing.T) {
 	n := siteNode(t)
