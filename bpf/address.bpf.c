@@ -102,7 +102,7 @@ static __always_inline int call_redirect(struct call *c, __u16 door4, __u16 door
 {
 	__u16 door = c->dest.v4 ? door4 : door6;
 
-	if (!door)
+	if (!door || (!c->dest.v4 && c->socket->rules.flags & RUN_NO_DOOR6))
 		return call_refuse(c, REASON_NO_DOOR);
 	call_remember(c, SOCKET_JUDGED | SOCKET_REDIRECTED);
 	if (six)

@@ -224,6 +224,7 @@ struct packet {
 	struct dest to;
 	struct dest from;
 	bool stale; /* the socket was allowed something under other rules */
+	bool options; /* IPv4 options: a source route names another address than the socket */
 };
 
 struct ports {
@@ -259,6 +260,7 @@ static __always_inline bool parse4(struct packet *p)
 		return false;
 	dest_v4(&p->to, ip.dest);
 	dest_v4(&p->from, ip.source);
+	p->options = (ip.version_ihl & 15) > 5;
 	return parse_ports(p, (ip.version_ihl & 15) * 4, ip.protocol);
 }
 
@@ -410,6 +412,22 @@ static __always_inline int packet_loopback(struct packet *p)
 	return 1;
 }
 
+/*
+ * Why a packet is refused. Its socket may have been allowed to go somewhere else:
+ * then a program that was asked after ours (Cilium's, for a service's address)
+ * has changed where to.
+ */
+static __always_inline __u8 packet_reason(const struct packet *p, __u8 reason)
+{
+	const struct varvel_socket *s = p->socket;
+
+	if (p->stale)
+		return REASON_STALE;
+	if (reason && reason != REASON_NO_RULE)
+		return reason;
+	return s->flags & SOCKET_JUDGED && !p->options ? REASON_REWRITTEN : REASON_NO_RULE;
+}
+
 static __always_inline int packet_judge(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
@@ -422,7 +440,7 @@ static __always_inline int packet_judge(struct packet *p)
 	if (j.verdict == VERDICT_LEASED)
 		return packet_allow(p, SOCKET_LEASED);
 	if (j.verdict != VERDICT_DIRECT)
-		return packet_refuse(p, p->stale ? REASON_STALE : j.reason ?: REASON_NO_RULE, false);
+		return packet_refuse(p, packet_reason(p, j.reason), false);
 	return packet_allow(p, 0);
 }
 

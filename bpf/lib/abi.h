@@ -56,6 +56,7 @@ enum varvel_reason {
 	REASON_STALE,		  /* a live connection that the new rule set denies */
 	REASON_PORT_FOREIGN,	  /* bind to a port that somebody outside the run listens on */
 	REASON_LEASE_EXPIRED,	  /* the address of a `direct` name, handed out too long ago */
+	REASON_REWRITTEN,	  /* the packet goes elsewhere than the socket was allowed to */
 	REASON_COUNT,
 };
 
@@ -89,6 +90,7 @@ enum varvel_class {
 
 enum varvel_run_flags {
 	RUN_OBSERVE = 1 << 0, /* count and report, but let it happen */
+	RUN_NO_DOOR6 = 1 << 1, /* its network namespace has no IPv6 doors */
 };
 
 struct varvel_address {

@@ -84,6 +84,7 @@ func (r *reader) rule(n *yaml.Node) EgressRule {
 		"ports":    r.list(r.scalar("a port or a range", collect(&rule.Ports, parsePorts))),
 		"protocol": r.text(keep(&rule.Protocol, oneOf(ProtocolTCP, ProtocolUDP, ProtocolAny))),
 		"within":   r.list(r.text(collect(&rule.Within, parseCIDR))),
+		"via":      r.text(keep(&rule.Via, parseVia)),
 		"opaque":   r.truth(&rule.Opaque),
 		"direct":   r.truth(&rule.Direct),
 		"why":      r.text(keep(&rule.Why, parseLabel)),
@@ -133,7 +134,7 @@ func (r *reader) checkDirectRule(found map[string]*yaml.Node, rule EgressRule) {
 }
 
 func (r *reader) checkRangeRule(n *yaml.Node, found map[string]*yaml.Node, rule *EgressRule) {
-	for _, key := range []string{"within", "opaque", "direct"} {
+	for _, key := range []string{"within", "opaque", "direct", "via"} {
 		if found[key] != nil {
 			r.fail(found[key], "remove it", "`%s` is for rules with a name", key)
 		}

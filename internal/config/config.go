@@ -130,6 +130,7 @@ type EgressRule struct {
 	Ports    []PortRange    // sorted, disjoint, never empty: 1-65535 if the operator gave none
 	Protocol string         // ProtocolTCP, ProtocolUDP or ProtocolAny; names that are not Direct: ProtocolTCP
 	Within   []netip.Prefix // private ranges to which Name may resolve
+	Via      string         // Name only: tool.ViaWorkload, or "": dialled from the node's network namespace
 	Opaque   bool           // Name only: pass bytes that are not TLS, too
 	Direct   bool           // Name only: hand out the name's real addresses, as short leases
 	Why      string         // for people

@@ -22,8 +22,6 @@ func later(kind, key string) string {
 		return "a run listens on its own loopback without a rule"
 	case "agent.exec":
 		return "restrict files with `files`, and what a program reaches with `egress` and `tools`"
-	case "egress rule.via", "tool.via":
-		return "remove the key; names are resolved and dialled from the node's network namespace"
 	case "action.mcp", "action.sql":
 		return "describe the action as `http: { methods: […], path: … }`"
 	}

@@ -29,12 +29,23 @@ func (r *reader) tool(n *yaml.Node) *tool.Tool {
 		"client":     r.text(keep(&t.Client, parseClient)),
 		"upstream":   r.text(keep(&t.Upstream, oneOf(tool.UpstreamTLS, tool.UpstreamPlain))),
 		"within":     r.list(r.text(collect(&t.Within, parseCIDR))),
+		"via":        r.text(keep(&t.Via, parseVia)),
 		"ca_file":    r.text(keep(&t.CAFile, r.caFile)),
 		"credential": r.credential(t),
 		"actions":    r.list(func(_ string, item *yaml.Node) { t.Actions = append(t.Actions, r.action(item)) }),
 	})
 	r.checkTool(n, found, t)
 	return t
+}
+
+// parseVia reads from where names are dialled; the node is the default.
+func parseVia(s string) (string, error) {
+	const node = "node"
+	s, err := oneOf(node, tool.ViaWorkload)(s)
+	if s == node {
+		s = ""
+	}
+	return s, err
 }
 
 func parseClient(s string) (string, error) {

@@ -36,8 +36,9 @@ type node struct {
 	ended   chan struct{}
 	before  string // its mounts before the daemon
 	forks   chan func()
-	taken   net.Listener // of the test itself
-	commons string       // node settings of every test
+	taken   net.Listener    // of the test itself
+	from    *testutil.NetNS // where commands are given; nil: on the node
+	commons string          // node settings of every test
 }
 
 // options are what a test wants of its node beyond the usual.
@@ -185,8 +186,12 @@ var (
 
 // command is a program on the node, outside of any run.
 func (n *node) command(ctx context.Context, as user, argv ...string) *exec.Cmd {
+	from := n.realm.node
+	if n.from != nil {
+		from = n.from
+	}
 	full := []string{
-		"nsenter", "--net=" + n.realm.node.Path(), fmt.Sprintf("--mount=/proc/%d/fd/%d", os.Getpid(), n.mounts.Fd()),
+		"nsenter", "--net=" + from.Path(), fmt.Sprintf("--mount=/proc/%d/fd/%d", os.Getpid(), n.mounts.Fd()),
 		"--wdns=" + filepath.Join(n.dir, "shared"), "--",
 	}
 	if as.id != 0 {

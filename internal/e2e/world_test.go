@@ -58,7 +58,7 @@ func zone() map[string][]netip.Addr {
 	z := map[string][]netip.Addr{"tool.e2e.test": {v4(hostTool), v6(hostTool)}}
 	for _, name := range []string{
 		"exact.e2e.test", "other.e2e.test", "a.one.e2e.test", "a.b.one.e2e.test", "one.e2e.test",
-		"a.many.e2e.test", "a.b.many.e2e.test", "many.e2e.test", "later.e2e.test", "late.e2e.test", "direct.e2e.test", "relay.e2e.test",
+		"a.many.e2e.test", "a.b.many.e2e.test", "via.e2e.test", "many.e2e.test", "later.e2e.test", "late.e2e.test", "direct.e2e.test", "relay.e2e.test",
 		"a.wild.e2e.test", tunnelLabel + ".wild.e2e.test",
 	} {
 		z[name] = []netip.Addr{v4(hostNamed), v6(hostNamed)}

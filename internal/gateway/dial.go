@@ -7,6 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/varvel/varvel/internal/tool"
+	"github.com/varvel/varvel/internal/workload"
 )
 
 const (
@@ -23,6 +26,35 @@ type upstream struct {
 	port   uint16
 	within []netip.Prefix
 	plain  bool // only to loopback or within
+	via    string
+	run    *workload.Run // whose namespace is dialled from, if via says so
+}
+
+var errNoDialer = errors.New("nothing here can dial from the network namespace of a run")
+
+// dialer connects to one address.
+type dialer func(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error)
+
+// dialerOf chooses the namespace to dial from.
+func (g *Gateway) dialerOf(u upstream) dialer {
+	switch {
+	case u.via != tool.ViaWorkload:
+		return dialHere
+	case g.opts.Dialer == nil:
+		return func(context.Context, netip.AddrPort) (*net.TCPConn, error) { return nil, errNoDialer }
+	}
+	return func(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+		return g.opts.Dialer.DialFrom(ctx, u.run, to)
+	}
+}
+
+func dialHere(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
 }
 
 // dial resolves, checks every address, and connects to the first that answers.
@@ -38,7 +70,7 @@ func (g *Gateway) dial(ctx context.Context, u upstream) (*net.TCPConn, error) {
 	if len(addrs) == 0 {
 		return nil, fmt.Errorf("%s has no address that may be dialled: %w", u.host, refused)
 	}
-	return race(ctx, addrs, u.port)
+	return race(ctx, g.dialerOf(u), addrs, u.port)
 }
 
 // checked keeps the addresses that may be dialled, in order.
@@ -77,7 +109,7 @@ type dialled struct {
 // race connects to the addresses in order, the next one beside the others
 // after the stagger or at once after a failure. The first success wins; the
 // others are cancelled, and have ended when race returns.
-func race(ctx context.Context, addrs []netip.Addr, port uint16) (*net.TCPConn, error) {
+func race(ctx context.Context, dial dialer, addrs []netip.Addr, port uint16) (*net.TCPConn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan dialled, len(addrs)) // no attempt blocks on it
@@ -88,7 +120,7 @@ func race(ctx context.Context, addrs []netip.Addr, port uint16) (*net.TCPConn, e
 		select {
 		case <-timer.C:
 			if next < len(addrs) {
-				go attempt(ctx, netip.AddrPortFrom(addrs[next], port), results)
+				go attempt(ctx, dial, netip.AddrPortFrom(addrs[next], port), results)
 				next, pending = next+1, pending+1
 				timer.Reset(stagger)
 			}
@@ -108,14 +140,9 @@ func race(ctx context.Context, addrs []netip.Addr, port uint16) (*net.TCPConn, e
 }
 
 // attempt always sends exactly one result; ctx bounds it.
-func attempt(ctx context.Context, addr netip.AddrPort, results chan<- dialled) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", addr.String())
-	if err != nil {
-		results <- dialled{err: err}
-		return
-	}
-	results <- dialled{conn: c.(*net.TCPConn)}
+func attempt(ctx context.Context, dial dialer, addr netip.AddrPort, results chan<- dialled) {
+	c, err := dial(ctx, addr)
+	results <- dialled{c, err}
 }
 
 // closeLosers ends with the attempts, whose context is cancelled.

@@ -43,6 +43,7 @@ type Name struct {
 	Host   string          // lower case, no trailing dot
 	Tool   *tool.Tool      // nil: an egress rule
 	Within []netip.Prefix  // private ranges that the name may resolve to
+	Via    string          // tool.ViaWorkload, or "": dialled from the node's network namespace
 	Opaque bool            // an egress rule that lets bytes through that are not TLS
 	Rule   decision.Reason // the rule that lists the name, for events; may be empty
 }
@@ -61,6 +62,11 @@ type Names interface {
 type Resolver interface {
 	Resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	Check(addr netip.Addr, within []netip.Prefix) error
+}
+
+// Dialer connects from the network namespace of a run.
+type Dialer interface {
+	DialFrom(ctx context.Context, run *workload.Run, to netip.AddrPort) (*net.TCPConn, error)
 }
 
 // Decider judges; *decision.Engine is one.
@@ -88,6 +94,7 @@ type Options struct {
 	Runs       Runs
 	Names      Names
 	Resolver   Resolver
+	Dialer     Dialer // for names that are dialled from the run's network namespace; nil: they fail
 	Decider    Decider
 	Tokens     Tokens
 	Settler    Settler

@@ -39,7 +39,7 @@ func (g *Gateway) servePass(ctx context.Context, c *net.TCPConn, run *workload.R
 		e.Duration = g.opts.Now().Sub(start)
 		g.report(ctx, e)
 	}()
-	up, err := g.dial(ctx, upstream{host: name.Host, port: dst.Port(), within: name.Within})
+	up, err := g.dial(ctx, upstream{host: name.Host, port: dst.Port(), within: name.Within, via: name.Via, run: run})
 	if err != nil {
 		e.Error = err.Error()
 		abort(c)

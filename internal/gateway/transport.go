@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/varvel/varvel/internal/tool"
+	"github.com/varvel/varvel/internal/workload"
 )
 
 const (
@@ -86,7 +87,7 @@ func (t *transports) shared(x *exchange) (*http.Transport, error) {
 		p.CloseIdleConnections()
 		delete(t.pool, key)
 	}
-	transport, err := x.g.newTransport(x.tool, x.target)
+	transport, err := x.g.newTransport(x.run, x.tool, x.target)
 	if err != nil {
 		return nil, err
 	}
@@ -109,12 +110,12 @@ func (t *transports) drop(run string) {
 
 // newTransport connects to one host and port, whatever it is asked for, and
 // demands a certificate for that host.
-func (g *Gateway) newTransport(t *tool.Tool, to target) (*http.Transport, error) {
+func (g *Gateway) newTransport(run *workload.Run, t *tool.Tool, to target) (*http.Transport, error) {
 	roots, err := rootsOf(t)
 	if err != nil {
 		return nil, err
 	}
-	u := upstream{host: to.host, port: to.port, within: t.Within, plain: t.Upstream == tool.UpstreamPlain}
+	u := upstream{host: to.host, port: to.port, within: t.Within, plain: t.Upstream == tool.UpstreamPlain, via: t.Via, run: run}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Transport{

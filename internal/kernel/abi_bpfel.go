@@ -40,7 +40,7 @@ const (
 
 type abiVarvelCounters struct {
 	_           structs.HostLayout
-	Refused     [16]uint64
+	Refused     [17]uint64
 	Lost        [2]uint64
 	Held        uint64
 	Tell        abiVarvelBucket
@@ -209,7 +209,8 @@ const (
 	abiVarvelReasonREASON_STALE            abiVarvelReason = 13
 	abiVarvelReasonREASON_PORT_FOREIGN     abiVarvelReason = 14
 	abiVarvelReasonREASON_LEASE_EXPIRED    abiVarvelReason = 15
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 16
+	abiVarvelReasonREASON_REWRITTEN        abiVarvelReason = 16
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 17
 )
 
 type abiVarvelRedirectKey struct {
@@ -232,7 +233,8 @@ type abiVarvelRun struct {
 type abiVarvelRunFlags uint32
 
 const (
-	abiVarvelRunFlagsRUN_OBSERVE abiVarvelRunFlags = 1
+	abiVarvelRunFlagsRUN_OBSERVE  abiVarvelRunFlags = 1
+	abiVarvelRunFlagsRUN_NO_DOOR6 abiVarvelRunFlags = 2
 )
 
 type abiVarvelSocket struct {

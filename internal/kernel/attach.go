@@ -6,7 +6,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // hook is a place where a program of ours is attached.
@@ -86,21 +85,6 @@ func (k *Kernel) fillSlot(h hook) error {
 		return fmt.Errorf("put %s into its slot: %w", h.body, err)
 	}
 	return nil
-}
-
-// netnsCookie returns the cookie of this process's network namespace
-// (socket(7), SO_NETNS_COOKIE, Linux 5.14).
-func netnsCookie() (uint64, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, fmt.Errorf("make a socket: %w", err)
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("ask for the network namespace's cookie (Linux 5.14 or newer is needed): %w", err)
-	}
-	return cookie, nil
 }
 
 // Addresses are bytes in network order; the maps hold them in words as a

@@ -41,8 +41,12 @@ func (k *Kernel) Attribute(c *net.TCPConn) (cgroupID, cookie uint64, dst netip.A
 // source. The kernel made the entry before the datagram left, and takes it away
 // when the socket is closed.
 func (k *Kernel) PeerOf(_, remote netip.AddrPort) (cgroupID uint64, ok bool) {
+	return k.peerIn(k.netns, remote)
+}
+
+func (k *Kernel) peerIn(netns uint64, remote netip.AddrPort) (cgroupID uint64, ok bool) {
 	key := abiVarvelRedirectKey{
-		Netns: k.netns, Address: address(remote.Addr().Unmap()), Port: remote.Port(), Protocol: 17,
+		Netns: netns, Address: address(remote.Addr().Unmap()), Port: remote.Port(), Protocol: 17,
 	}
 	var origin abiVarvelOrigin
 	if err := k.objects.maps["redirects"].Lookup(&key, &origin); err != nil {

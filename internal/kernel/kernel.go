@@ -72,7 +72,7 @@ func open(cfg Config, s *specs, before func(step string) error) (_ *Kernel, err 
 		cfg: cfg, links: map[string]link.Link{},
 		runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{},
 	}
-	if k.netns, err = netnsCookie(); err != nil {
+	if k.netns, err = NetnsCookie(); err != nil {
 		return nil, err
 	}
 	want, err := s.layout(cfg.hooks())

@@ -26,6 +26,13 @@ type testEnv struct {
 
 func newTestEnv(t testing.TB) *testEnv {
 	t.Helper()
+	return newTestEnvAfter(t, func(*workload.Cgroups) {})
+}
+
+// newTestEnvAfter makes the cgroups, does what comes before our programs, and
+// attaches them.
+func newTestEnvAfter(t testing.TB, before func(*workload.Cgroups)) *testEnv {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("loading programs into the kernel needs root; this process is not root")
 	}
@@ -43,6 +50,7 @@ func newTestEnv(t testing.TB) *testEnv {
 	if err := Unpin(pins); err != nil {
 		t.Fatal(err)
 	}
+	before(c)
 	e := &testEnv{cgroups: c, cfg: Config{
 		Runs: c.Runs, Daemon: c.Daemon, Level: c.Level(), Pins: pins,
 		Log: slog.New(slog.DiscardHandler),

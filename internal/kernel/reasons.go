@@ -20,7 +20,7 @@ func ReasonText(code string) string {
 	case "reserved-port":
 		return "The port belongs to Varvel."
 	case "no-door":
-		return "Varvel's daemon does not listen at the moment."
+		return "Varvel's daemon does not listen at the moment, or the run's network namespace has no IPv6 loopback."
 	case "peer-foreign":
 		return "The other end is outside the run, and the run may not be reached from there."
 	case "malformed":
@@ -31,6 +31,8 @@ func ReasonText(code string) string {
 		return "Somebody outside the run listens on this port."
 	case "lease-expired":
 		return "The name that led to this address was asked for too long ago; ask for it again before connecting."
+	case "rewritten":
+		return "The address was allowed, but another program on this machine changed it to one that is not; allow the address that it is changed to as well."
 	case "stale":
 		return "The connection was allowed, but the rules have changed."
 	}

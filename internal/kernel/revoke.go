@@ -15,7 +15,7 @@ func (k *Kernel) Revoke(cgroupID uint64) error {
 	if !ok {
 		return ErrUnknownRun
 	}
-	var nothing abiVarvelRun
+	nothing := abiVarvelRun{Flags: old.Flags & uint32(abiVarvelRunFlagsRUN_NO_DOOR6)}
 	if err := k.objects.maps["runs"].Put(cgroupID, nothing); err != nil {
 		return fmt.Errorf("take the run's rules away: %w", err)
 	}

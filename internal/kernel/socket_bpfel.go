@@ -15,7 +15,7 @@ import (
 
 type socketVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [16]uint64
+	Refused [17]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {

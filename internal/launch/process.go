@@ -113,7 +113,7 @@ func startInit(s *Spec) (*Process, error) {
 			UseCgroupFD: true, CgroupFD: cgroup,
 		},
 	}
-	if err := cmd.Start(); err != nil {
+	if err := startIn(s.Netns, cmd); err != nil {
 		ours.close()
 		return nil, err
 	}

@@ -48,6 +48,7 @@ type Started struct {
 type Plan struct {
 	Run    string            // the run's id
 	Cgroup string            // directory of the run's fresh cgroup, in a cgroup2 file system
+	Netns  *os.File          // the run's network namespace, open until Ended; nil: the daemon's
 	Pass   []string          // environment variables to pass: names or path.Match patterns
 	Set    map[string]string // environment variables to add, over what the caller has
 	Files  Files

@@ -153,7 +153,7 @@ func doorsOf(env []string) []string {
 // follow completes s with what the Starter planned. It returns the names of the
 // environment variables that were kept out.
 func (s *Spec) follow(plan Plan, callerEnv []string) []string {
-	s.Run, s.Cgroup, s.Files = plan.Run, plan.Cgroup, plan.Files
+	s.Run, s.Cgroup, s.Netns, s.Files = plan.Run, plan.Cgroup, plan.Netns, plan.Files
 	extra := runEnv(plan.Run, s.Cwd)
 	for name, value := range plan.Set {
 		extra[name] = value

@@ -1,6 +1,9 @@
 package launch
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"os"
+)
 
 // Files says what a run does not see of the file system, besides what no run
 // sees (see mask.go). Paths are absolute; a path that does not exist when the
@@ -21,8 +24,9 @@ type Files struct {
 // Spec is all that it takes to start a run's first process.
 type Spec struct {
 	Run    string
-	Cgroup string // directory of a fresh cgroup; one that cgroup.kill was written to cannot be used
-	Init   string // program of init; "" means /proc/self/exe
+	Cgroup string   // directory of a fresh cgroup; one that cgroup.kill was written to cannot be used
+	Netns  *os.File // the run's network namespace; nil: the caller's
+	Init   string   // program of init; "" means /proc/self/exe
 
 	Argv  []string
 	Env   []string // complete and filtered; see BuildEnv

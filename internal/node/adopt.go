@@ -41,7 +41,7 @@ func netNS() (string, error) {
 // stateOf is what the next daemon has to know of a run.
 func (n *node) stateOf(run *workload.Run, quiet bool, stage runstate.Stage) runstate.Run {
 	return runstate.Run{
-		Run: run.Run, Actor: run.Actor, Cgroup: run.CgroupPath, CgroupID: run.CgroupID, NetNS: n.netns,
+		Run: run.Run, Actor: run.Actor, Cgroup: run.CgroupPath, CgroupID: run.CgroupID, NetNS: n.netns, Elsewhere: run.Netns,
 		Started: run.Started, Command: run.Command, Quiet: quiet, Stage: stage, Revoked: run.Revoked,
 	}
 }
@@ -107,6 +107,8 @@ func (n *node) whyNot(st runstate.State) string {
 		return "its cgroup is not the one that it was started in"
 	case r.NetNS != n.netns:
 		return "this daemon was started in another network namespace"
+	case r.Elsewhere != 0:
+		return "it was in another network namespace, whose listeners ended with the daemon"
 	case r.Stage != runstate.Started:
 		return "it was only about to start"
 	case !n.found.Has(launch.RunDeposit(st.ID)) && n.found.Why != nil:

@@ -31,11 +31,13 @@ func (n *node) openGateway(context.Context) (err error) {
 		Datapath: n.kernel, Leaser: n.kernel, Snapshot: n.resolver.Snapshot, Decider: n.engine, Events: egressEvents{n}, Log: n.Log, Keeper: keptNames{n.states},
 	})
 	n.dns = egress.NewServer(n.egress, n.kernel, n.resolver)
+	n.namespaces = newNamespaces(n)
+	n.addTask("doors in other network namespaces", n.namespaces.run)
 	n.endpoint = endpoint.New(endpoint.Options{
 		Tokens: n.broker, Runs: n.runs, Refusals: &n.history, Events: endpointEvents{n}, Log: n.Log,
 	})
 	n.gateway = gateway.New(gateway.Options{
-		Attributor: n.kernel, Runs: connectedRuns{n}, Names: names{n.egress}, Resolver: watchedResolver{n.resolver, n}, Decider: n.engine,
+		Attributor: n.kernel, Dialer: n.namespaces, Runs: connectedRuns{n}, Names: names{n.egress}, Resolver: watchedResolver{n.resolver, n}, Decider: n.engine,
 		Tokens: n.broker, Settler: settler{n}, Events: gatewayEvents{n}, Log: n.Log,
 		Endpoint: n.endpoint.Serve, DNS: n.dns.ServeTCP,
 	})
@@ -72,10 +74,10 @@ func (s names) Lookup(cgroupID uint64, dst netip.AddrPort) (gateway.Name, bool) 
 	out := gateway.Name{Host: name.Host, Tool: name.Tool}
 	switch {
 	case name.Tool != nil:
-		out.Within = name.Tool.Within
+		out.Within, out.Via = name.Tool.Within, name.Tool.Via
 		out.Rule = decision.Reason{Rule: "tool." + name.Tool.Name, Text: "The host belongs to the tool."}
 	case name.Rule != nil:
-		out.Within, out.Opaque = name.Rule.Within, name.Rule.Opaque
+		out.Within, out.Via, out.Opaque = name.Rule.Within, name.Rule.Via, name.Rule.Opaque
 		out.Rule = decision.Reason{Rule: name.Rule.Pos.String(), Text: "The rule lists the name."}
 	default:
 		return gateway.Name{}, false

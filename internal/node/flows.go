@@ -20,7 +20,7 @@ func (n *node) cutDenied(run *workload.Run, plan *egress.Plan) (int, error) {
 	if run.Mode == decision.ModeObserve && !run.Revoked {
 		return 0, nil
 	}
-	direct, err := hostnet.Cut(run.CgroupID, func(s hostnet.Socket) bool { return !n.allowedFlow(run, s, plan.Rules) })
+	direct, err := n.namespaces.cut(run, func(s hostnet.Socket) bool { return !n.allowedFlow(run, s, plan.Rules) })
 	cut := n.gateway.Recheck(run.ID, run.CgroupID) + direct
 	if err != nil {
 		return cut, fmt.Errorf("connections that are not allowed any more stay open until their next packet: %w", err)

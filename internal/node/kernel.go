@@ -27,6 +27,9 @@ func (n *node) claimNode(context.Context) error {
 	if err := n.claim(n.Config().Node.BPFFS); err != nil {
 		return err
 	}
+	if err := n.cgroups.CheckAlone(); err != nil {
+		return err
+	}
 	if err := n.cgroups.Make(); err != nil {
 		return err
 	}
@@ -86,7 +89,7 @@ func (n *node) openKernel(context.Context) (err error) {
 			"sockets_lost", a.SocketsLost, "rules_lost", a.RulesLost, "event_bytes_lost", a.EventBytes)
 	}
 	n.denials = newDenials(n)
-	n.lingering = &lingering{kernel: n.kernel, drained: n.cut, ended: n.totals.add}
+	n.lingering = &lingering{kernel: n.kernel, drained: n.drained, ended: n.totals.add}
 	n.addTask("ended runs", n.lingering.run)
 	n.addTask("flows", n.watchFlows)
 	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })

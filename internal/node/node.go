@@ -54,32 +54,33 @@ type node struct {
 	cfg      atomic.Pointer[config.Config]
 	policy   atomic.Pointer[policy.Engine]
 
-	log       *audit.Log
-	health    *health.Health
-	registry  *prometheus.Registry
-	metrics   *metrics.Metrics
-	totals    totals
-	runs      *workload.Registry
-	cgroups   *workload.Cgroups
-	keeper    *keeper.Deposits
-	found     *keeper.Found // what the keeper had at start
-	states    *runstate.Store
-	launcher  *launch.Server
-	kernel    *kernel.Kernel
-	engine    *decision.Engine
-	approvals *approval.Store
-	issuer    *issuer.Issuer
-	broker    *broker.Broker
-	egress    *egress.Controller
-	dns       *egress.Server
-	resolver  *egress.Resolver
-	history   endpoint.History
-	endpoint  *endpoint.Endpoint
-	gateway   *gateway.Gateway
-	changing  sync.Mutex // one change of what live runs may reach at a time
-	denials   *denials
-	losses    *losses
-	lingering *lingering
+	log        *audit.Log
+	health     *health.Health
+	registry   *prometheus.Registry
+	metrics    *metrics.Metrics
+	totals     totals
+	runs       *workload.Registry
+	cgroups    *workload.Cgroups
+	keeper     *keeper.Deposits
+	found      *keeper.Found // what the keeper had at start
+	states     *runstate.Store
+	launcher   *launch.Server
+	kernel     *kernel.Kernel
+	engine     *decision.Engine
+	approvals  *approval.Store
+	issuer     *issuer.Issuer
+	broker     *broker.Broker
+	egress     *egress.Controller
+	dns        *egress.Server
+	resolver   *egress.Resolver
+	history    endpoint.History
+	endpoint   *endpoint.Endpoint
+	gateway    *gateway.Gateway
+	changing   sync.Mutex // one change of what live runs may reach at a time
+	denials    *denials
+	losses     *losses
+	lingering  *lingering
+	namespaces *namespaces
 
 	waiting []*earlierRun // runs of an earlier daemon that this one is about to serve
 

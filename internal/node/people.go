@@ -125,8 +125,8 @@ func sharedAddresses(cfg *config.Config) []string {
 	return shared
 }
 
-// controls lists how runs are confined on this kernel.
-func (n *node) controls() []api.Control {
+// confinement lists how runs are confined on this kernel.
+func (n *node) confinement() []api.Control {
 	features := launch.Probe()
 	out := []api.Control{
 		{Name: "cgroup-bpf", Active: true, Detail: "connect, sendmsg, bind, socket birth and egress are judged in the kernel"},

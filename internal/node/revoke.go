@@ -32,7 +32,7 @@ func (n *node) Revoke(ctx context.Context, run *workload.Run, by decision.LocalU
 	errs = append(errs, n.kernel.Revoke(run.CgroupID))
 	n.cut(run)
 	var err error
-	out.Connections, err = hostnet.Cut(run.CgroupID, hostnet.Socket.Connected)
+	out.Connections, err = n.namespaces.cut(run, hostnet.Socket.Connected)
 	errs = append(errs, err, n.approvals.CancelRun(ctx, run.ID, "The run was revoked."))
 	n.history.Add(run.CgroupID, endpoint.Refusal{
 		Time: n.now(), Target: "everything", Rule: "revoked", Text: "An operator has revoked this run; trying again does not help.", Count: 1,

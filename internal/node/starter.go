@@ -38,10 +38,16 @@ func (s starter) Begin(ctx context.Context, peer launch.Peer, r launch.StartRequ
 	if err := s.authorise(peer, agent); err != nil {
 		return launch.Plan{}, nil, err
 	}
-	run, err := s.n.newRun(cfg, agent, peer.UID, r.Argv)
+	netns, err := s.n.namespaces.of(peer)
 	if err != nil {
 		return launch.Plan{}, nil, err
 	}
+	run, err := s.n.newRun(cfg, agent, peer.UID, r.Argv)
+	if err != nil {
+		s.n.namespaces.leave(netns)
+		return launch.Plan{}, nil, err
+	}
+	run.Netns = netns
 	if err := s.n.govern(ctx, run, r.Quiet); err != nil {
 		if errors.Is(err, kernel.ErrFull) {
 			s.n.Log.Error("there is no room for a run", "run", run.ID, "error", err)
@@ -70,7 +76,7 @@ func (s starter) authorise(peer launch.Peer, agent *config.Agent) error {
 	}
 	// The run gets the daemon's view of the machine. If the caller's is another,
 	// the command would not run where the caller thinks.
-	for _, ns := range []string{"net", "mnt", "user", "pid"} {
+	for _, ns := range []string{"mnt", "user", "pid"} {
 		same, err := peer.Shares(ns)
 		if err != nil {
 			return fmt.Errorf("compare the caller's %s namespace with the daemon's: %w", ns, err)
@@ -173,6 +179,9 @@ func (n *node) govern(ctx context.Context, run *workload.Run, quiet bool) (err e
 	if err := n.kernel.AddRun(run.CgroupID, run.Mode == decision.ModeObserve); err != nil {
 		return err
 	}
+	if err := n.namespaces.tell(run); err != nil {
+		return err
+	}
 	if err := n.runs.Add(run); err != nil {
 		return err
 	}
@@ -198,7 +207,7 @@ func (n *node) release(run *workload.Run) error {
 	n.runs.Remove(run.ID)
 	n.history.Forget(run.CgroupID)
 	n.denials.forget(run.CgroupID)
-	return errors.Join(append(errs, workload.Remove(run.CgroupPath))...)
+	return errors.Join(append(errs, n.removeCgroup(run))...)
 }
 
 // cut ends a run's connections through the gateway, and its names.
@@ -225,7 +234,7 @@ func (c connectedRuns) ByCgroup(id uint64) (*workload.Run, bool) {
 // plan says how the launcher has to make the run.
 func (n *node) plan(cfg *config.Config, run *workload.Run) launch.Plan {
 	return launch.Plan{
-		Run: run.ID, Cgroup: run.CgroupPath, Pass: run.Agent.Environment.Pass,
+		Run: run.ID, Cgroup: run.CgroupPath, Netns: n.namespaces.file(run.Netns), Pass: run.Agent.Environment.Pass,
 		Set: map[string]string{
 			"VARVEL_RUN_ID": run.ID, "VARVEL_AGENT": run.Agent.Name, "VARVEL_ENDPOINT": launch.EndpointURL,
 		},

@@ -37,17 +37,18 @@ const (
 
 // Run is what is kept of a run.
 type Run struct {
-	Version  int            `json:"version"`
-	Run      decision.Run   `json:"run"` // with the boot id
-	Actor    decision.Actor `json:"actor"`
-	Cgroup   string         `json:"cgroup"`
-	CgroupID uint64         `json:"cgroup_id"`
-	NetNS    string         `json:"netns"` // the daemon's network namespace, as /proc/self/ns/net shows it
-	Started  time.Time      `json:"started"`
-	Command  []string       `json:"command"`
-	Quiet    bool           `json:"quiet"` // the caller wants no summary
-	Stage    Stage          `json:"stage"`
-	Revoked  bool           `json:"revoked"` // it may reach nothing, whatever is configured
+	Version   int            `json:"version"`
+	Run       decision.Run   `json:"run"` // with the boot id
+	Actor     decision.Actor `json:"actor"`
+	Cgroup    string         `json:"cgroup"`
+	CgroupID  uint64         `json:"cgroup_id"`
+	NetNS     string         `json:"netns"`     // the daemon's network namespace, as /proc/self/ns/net shows it
+	Elsewhere uint64         `json:"elsewhere"` // cookie of the run's network namespace, if it is another; else 0
+	Started   time.Time      `json:"started"`
+	Command   []string       `json:"command"`
+	Quiet     bool           `json:"quiet"` // the caller wants no summary
+	Stage     Stage          `json:"stage"`
+	Revoked   bool           `json:"revoked"` // it may reach nothing, whatever is configured
 }
 
 // State is all that is kept of one run.

@@ -26,6 +26,9 @@ const (
 	UpstreamPlain = "plain" // no TLS; only to addresses in Tool.Within
 )
 
+// ViaWorkload: dialled from the network namespace of the run.
+const ViaWorkload = "workload"
+
 // DefaultMaxBody is the limit of a request body, in bytes, for an action that
 // sets none.
 const DefaultMaxBody = 1 << 20
@@ -52,6 +55,7 @@ type Tool struct {
 	Client   string         `json:"client"`             // ClientHTTP or ClientPass
 	Upstream string         `json:"upstream,omitempty"` // UpstreamTLS or UpstreamPlain; "" with ClientPass
 	Within   []netip.Prefix `json:"within,omitempty"`   // where the hosts may resolve to, if private or plain
+	Via      string         `json:"via,omitempty"`      // ViaWorkload, or "": dialled from the node's network namespace
 	CAFile   string         `json:"ca_file,omitempty"`  // PEM roots for the upstream, besides the system's
 
 	Credential *Credential `json:"credential,omitempty"` // nil if the tool has none

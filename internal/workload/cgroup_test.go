@@ -118,3 +118,64 @@ func TestLevelCountsFromTheRoot(t *testing.T) {
 		t.Errorf("level %d, want 5", got)
 	}
 }
+
+func TestCheckAlone(t *testing.T) {
+	c := openTestCgroups(t)
+	if err := c.CheckAlone(); err != nil {
+		t.Errorf("its own cgroups: %v", err)
+	}
+	run, _, err := c.Create("run_x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	below := &Cgroups{Root: c.Root, Daemon: filepath.Join(run, "varvel", "daemon"), Runs: filepath.Join(run, "varvel", "runs")}
+	if err := below.CheckAlone(); err == nil || !strings.Contains(err.Error(), "inside the cgroups of another Varvel") {
+		t.Errorf("below another: %v", err)
+	}
+	if err := c.CheckAlone(); err != nil {
+		t.Errorf("with a run that has nothing in it: %v", err)
+	}
+	if err := below.Make(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CheckAlone(); err == nil || !strings.Contains(err.Error(), "neither above nor below") {
+		t.Errorf("above another: %v", err)
+	}
+}
+
+func TestStateOfACgroup(t *testing.T) {
+	c := openTestCgroups(t)
+	run, id, err := c.Create("run_x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := filepath.Join(run, "a", "b")
+	if err := os.MkdirAll(child, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ids, err := IDs(run)
+	if err != nil || len(ids) != 3 || ids[0] != id {
+		t.Errorf("ids %v, %v; want 3, the first %d", ids, err, id)
+	}
+	if last, err := Inode(child); err != nil || ids[2] != last {
+		t.Errorf("ids %v, %v; want the last %d", ids, err, last)
+	}
+	if Frozen(run) {
+		t.Error("a fresh cgroup is frozen")
+	}
+	if err := os.WriteFile(filepath.Join(run, "cgroup.freeze"), []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for tries := 0; !Frozen(child) && tries < 100; tries++ {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !Frozen(run) || !Frozen(child) {
+		t.Error("a frozen cgroup, or one below it, is not known as such")
+	}
+	if Frozen(filepath.Join(c.Runs, "nothing")) {
+		t.Error("what is not there is frozen")
+	}
+	if ids, err := IDs(filepath.Join(c.Runs, "nothing")); err != nil || len(ids) != 0 {
+		t.Errorf("of nothing: %v, %v", ids, err)
+	}
+}

@@ -26,6 +26,7 @@ type Run struct {
 	Actor      decision.Actor
 	CgroupID   uint64 // the inode of CgroupPath; never reused while the run lives
 	CgroupPath string // absolute
+	Netns      uint64 // cookie of its network namespace; 0: the node's
 	Started    time.Time
 	Agent      *config.Agent
 	Tools      []*tool.Tool // those of Agent.Tools, in that order

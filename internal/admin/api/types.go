@@ -53,6 +53,7 @@ type Run struct {
 	CgroupID         uint64              `json:"cgroup_id"`
 	ApprovalsPending int                 `json:"approvals_pending"`
 	Revoked          bool                `json:"revoked"`
+	Frozen           bool                `json:"frozen"` // stopped by an operator, by the cgroup's freezer
 }
 
 // Agent is one configured agent.

@@ -28,6 +28,7 @@ const (
 	OutcomeUnknown    Code = "outcome-unknown"
 	KeeperDown        Code = "keeper-down"
 	ConfinementPartly Code = "confinement-partly"
+	DoorLost          Code = "door-lost"
 )
 
 // Entry is what the catalogue says about a code.
@@ -55,6 +56,7 @@ func Catalogue() []Entry {
 		{ApprovalJournal, Failing, "Approvals cannot be kept, so held actions stay held.", "Look at the disk under state_dir, then restart varveld."},
 		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals --state outcome-unknown`, and look at the tool itself whether it happened."},
 		{KeeperDown, Degraded, "The keeper has ended and is being started again. Until it is there, runs would not outlive the daemon.", "See the daemon's log for why it cannot be started."},
+		{DoorLost, Failing, "A listener in another network namespace has failed: names and the endpoint are refused to the runs there.", "See the daemon's log, end those runs, and start them again."},
 		{ConfinementPartly, Degraded, "This kernel lacks a feature that confines runs.", "See `varvel status` for which one; a newer kernel has it."},
 	}
 }

@@ -26,7 +26,9 @@ func main() { fmt.Print(act(os.Args[1], os.Args[2:])) }
 func act(action string, args []string) string {
 	switch action {
 	case "dial": // network address
-		return dial(args[0], args[1])
+		return dial(args[0], args[1], 2*time.Second)
+	case "try": // network address: the same, with less patience for packets that are dropped
+		return dial(args[0], args[1], 300*time.Millisecond)
 	case "sendto": // network address: an unconnected UDP socket
 		return sendto(args[0], args[1])
 	case "socket": // domain type protocol
@@ -129,11 +131,11 @@ func sendtoMapped(address string) string {
 	return "ok"
 }
 
-func dial(network, address string) string {
+func dial(network, address string, patience time.Duration) string {
 	if strings.HasPrefix(address, "[::ffff:") {
 		return dialMapped(network, address)
 	}
-	c, err := net.DialTimeout(network, address, 2*time.Second)
+	c, err := net.DialTimeout(network, address, patience)
 	if err != nil {
 		return word(err)
 	}
