@@ -41,7 +41,7 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if s.cgroups, err = workload.OpenCgroups("", fmt.Sprint(sitePrefix, os.Getpid())); err != nil {
+	if err := s.makeCgroups(fmt.Sprint(sitePrefix, os.Getpid())); err != nil {
 		return nil, err
 	}
 	s.OnClose(func() error { return workload.Remove(s.top()) })
@@ -61,7 +61,22 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 
 func (s *site) caFile() string { return filepath.Join(s.dir, "ca.pem") }
 
-func (s *site) top() string { return filepath.Dir(s.cgroups.Runs) }
+// makeCgroups makes those that the kernel programs are attached to, below one that
+// has room for a daemon's beside them: one Varvel can't be inside another's.
+func (s *site) makeCgroups(name string) error {
+	root, err := workload.FindCgroups("", name)
+	if err != nil {
+		return err
+	}
+	top := filepath.Dir(root.Runs)
+	if err := os.Mkdir(top, 0o755); err != nil {
+		return err
+	}
+	s.cgroups, err = workload.OpenCgroups(top, "direct")
+	return err
+}
+
+func (s *site) top() string { return filepath.Dir(filepath.Dir(s.cgroups.Runs)) }
 
 const bpffs = "/sys/fs/bpf"
 

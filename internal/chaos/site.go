@@ -49,11 +49,14 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 	if s.adopts, err = handsOver(ctx, o.Bin); err != nil {
 		return nil, err
 	}
-	cgroups, err := workload.OpenCgroups("", name)
+	cgroups, err := workload.FindCgroups("", name)
 	if err != nil {
 		return nil, err
 	}
 	s.cgroup = filepath.Dir(cgroups.Runs)
+	if err := os.Mkdir(s.cgroup, 0o755); err != nil {
+		return nil, fmt.Errorf("make a cgroup: %w", err)
+	}
 	s.OnClose(func() error { return removeCgroup(s.cgroup) })
 	if err := sweep(cgroups.Root); err != nil {
 		return nil, err

@@ -26,7 +26,7 @@ const (
 	UpstreamPlain = "plain" // no TLS; only to addresses in Tool.Within
 )
 
-// ViaWorkload: dialled from the network namespace of the run.
+// ViaWorkload says that a host is dialled from the network namespace of the run.
 const ViaWorkload = "workload"
 
 // DefaultMaxBody is the limit of a request body, in bytes, for an action that
