@@ -64,7 +64,7 @@ func measureOutside(ctx context.Context, s *site, t *toggle, w *process, benches
 		}
 		return values, nil
 	}
-	series, err := interleave(ctx, s.rounds(40), []side{{"loaded", t.with(true, all)}, {"absent", t.with(false, all)}})
+	series, err := interleave(ctx, s.rounds(30), []side{{"loaded", t.with(true, all)}, {"absent", t.with(false, all)}})
 	if err != nil {
 		return nil, err
 	}
