@@ -42,8 +42,8 @@ func runStarts(ctx context.Context, s *site, want names) ([]Result, error) {
 	if !want["run_starts_rate"] {
 		return results, nil
 	}
-	batch := s.rounds(50)
-	series, err := interleave(ctx, s.rounds(5), []side{
+	batch := s.rounds(40)
+	series, err := interleave(ctx, 4, []side{
 		{"run", atATime(batch, run)}, {"bare", atATime(batch, bare)},
 	})
 	if err != nil {
@@ -66,7 +66,7 @@ func startQuantiles(ctx context.Context, s *site, run, bare func() *exec.Cmd) ([
 			return []float64{ns[0] / 1e6}, nil
 		}
 	}
-	series, err := interleave(ctx, s.rounds(200), []side{{"run", once(run)}, {"bare", once(bare)}})
+	series, err := interleave(ctx, s.rounds(150), []side{{"run", once(run)}, {"bare", once(bare)}})
 	if err != nil {
 		return nil, err
 	}
@@ -104,28 +104,26 @@ func runMemory(ctx context.Context, s *site, _ names) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	count := s.rounds(200)
-	var grown []float64
-	for round := range 2 {
-		before, err := residentMemory(d.Pid())
-		if err != nil {
-			return nil, err
-		}
-		live, err := startIdle(ctx, d, count)
-		if err == nil {
-			var after float64
-			after, err = residentMemory(d.Pid())
-			grown = append(grown, (after-before)/float64(count))
-		}
-		if err := errors.Join(err, live.stop()); err != nil {
-			return nil, fmt.Errorf("round %d: %w; varveld: %s", round, err, d.Tail())
-		}
+	// What the daemon allocates once is there after a few runs.
+	few, err := startIdle(ctx, d, s.rounds(20))
+	if err := errors.Join(err, few.stop()); err != nil {
+		return nil, fmt.Errorf("%w; varveld: %s", err, d.Tail())
 	}
-	// The first round also has what the daemon allocates once, and garbage of the
-	// runs' starts; in the second, memory of runs that have ended is used again.
-	r := alone("run_memory", "KB", grown[:1])
-	r.Note = fmt.Sprintf("%d runs at a time; growth of the daemon's RssAnon a run, garbage and all; with as many again after those had ended, %s KB",
-		count, digits(grown[1]))
+	before, err := residentMemory(d.Pid())
+	if err != nil {
+		return nil, err
+	}
+	count := s.rounds(200)
+	live, err := startIdle(ctx, d, count)
+	after := before
+	if err == nil {
+		after, err = residentMemory(d.Pid())
+	}
+	if err := errors.Join(err, live.stop()); err != nil {
+		return nil, fmt.Errorf("%w; varveld: %s", err, d.Tail())
+	}
+	r := alone("run_memory", "KB", []float64{(after - before) / float64(count)})
+	r.Note = fmt.Sprintf("growth of the daemon's RssAnon a run with %d live runs, garbage of their starts and all", count)
 	return []Result{r}, nil
 }
 
