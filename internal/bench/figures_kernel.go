@@ -109,14 +109,15 @@ func destroys(ctx context.Context, s *site, want names) ([]Result, error) {
 			return results, err
 		}
 		r := alone(figure, "ms", series[figure][0])
-		r.Note = fmt.Sprintf("%d TCP connections of one run; from the call until the last peer has its reset; slowest round %s ms",
-			n, digits(quantile(series[figure][0], 1)))
+		r.Note = fmt.Sprintf("%d TCP connections of one run; from the call until the last peer has its reset; the call alone %s ms; slowest round %s ms",
+			n, digits(median(series[figure][1])), digits(quantile(series[figure][0], 1)))
 		results = append(results, r)
 	}
 	return results, nil
 }
 
-// cut has the holder open n connections and destroys them. The figure is milliseconds.
+// cut has the holder open n connections and destroys them. The figures are milliseconds:
+// until the last peer has its reset, and until the call has returned.
 func (p *peers) cut(ctx context.Context, holder *process, cgroup uint64, n int) ([]float64, error) {
 	if _, err := holder.Ask(order{Op: "hold", Address: p.address, N: n}); err != nil {
 		return nil, err
@@ -129,11 +130,12 @@ func (p *peers) cut(ctx context.Context, holder *process, cgroup uint64, n int) 
 	if err == nil && cut != n {
 		err = fmt.Errorf("%d of %d connections were destroyed", cut, n)
 	}
+	call := time.Since(begin)
 	err = errors.Join(err, p.await(ctx, p.reset, n))
 	took := time.Since(begin)
 	if err != nil {
 		return nil, err
 	}
 	_, err = holder.Ask(order{Op: "drop"})
-	return []float64{float64(took.Microseconds()) / 1000}, err
+	return []float64{float64(took.Microseconds()) / 1000, float64(call.Microseconds()) / 1000}, err
 }

@@ -53,7 +53,7 @@ func outsideBenches() []outsideBench {
 // measureOutside measures all benches in each round, because to load and to take
 // away takes longer than they do.
 func measureOutside(ctx context.Context, s *site, t *toggle, w *process, benches []outsideBench) ([]Result, error) {
-	const batches = 20
+	const batches = 8
 	all := func() (values []float64, err error) {
 		for _, b := range benches {
 			v, err := repeat(w, b.order, batches)

@@ -201,6 +201,7 @@ func eventOf(f frame) (Event, error) {
 // (pid_namespaces(7), "The namespace init process"). What init said before is
 // still in the socket.
 func (p *Process) reap() {
+	awaitEnd(p.cmd.Process.Pid)
 	p.cmd.Wait()
 	p.readers.Wait()
 	p.control.close()
