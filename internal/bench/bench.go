@@ -29,8 +29,18 @@ type group struct {
 func groups() []group {
 	return []group{
 		{[]string{"connect_udp_10", "connect_udp_100k", "connect_udp_prefix_100k", "connect_udp_1m", "connect_udp_one_load", "connect_tcp_100k"}, connects},
-		{[]string{"connect_outside", "exec_outside"}, outsideRuns},
-		{[]string{"tcp_throughput", "tcp_throughput_cpu", "pass_throughput", "pass_connect", "gateway_http_rps", "gateway_http_p99", "dns", "dns_direct", "run_true"}, throughNode},
+		{[]string{"connect_outside", "udp_sendto_outside", "udp_send_outside", "accept_outside", "exec_outside", "fork_outside", "open_outside"}, outsideRuns},
+		{[]string{
+			"udp_sendto_inside", "udp_send_inside", "accept_inside", "exec_inside", "fork_inside", "open_inside",
+			"tcp_throughput", "tcp_throughput_cpu", "pass_throughput", "pass_connect", "gateway_http_rps", "gateway_http_p99", "dns", "dns_direct", "run_true",
+		}, throughNode},
+		{[]string{"run_start_p50", "run_start_p99", "run_starts_rate"}, runStarts},
+		{[]string{"run_memory"}, runMemory},
+		{[]string{"events_life"}, eventsLife},
+		{[]string{"events_life_reader"}, eventsLifeReader},
+		{[]string{"denials_flood"}, denialsFlood},
+		{[]string{"adopt_1000"}, adopt},
+		{[]string{"destroy_1", "destroy_100", "destroy_5000"}, destroys},
 		{[]string{"decide"}, decide},
 		{[]string{"audit_append", "audit_append_appended"}, auditAppend},
 	}

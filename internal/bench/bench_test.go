@@ -43,9 +43,12 @@ func TestEveryFigure(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"audit_append", "audit_append_appended", "connect_outside", "connect_tcp_100k", "connect_udp_10", "connect_udp_100k",
-		"connect_udp_1m", "connect_udp_one_load", "connect_udp_prefix_100k", "decide", "dns", "dns_direct", "exec_outside", "gateway_http_p99", "gateway_http_rps",
-		"pass_connect", "pass_throughput", "run_true", "tcp_throughput", "tcp_throughput_cpu",
+		"accept_inside", "accept_outside", "adopt_1000", "audit_append", "audit_append_appended", "connect_outside", "connect_tcp_100k",
+		"connect_udp_10", "connect_udp_100k", "connect_udp_1m", "connect_udp_one_load", "connect_udp_prefix_100k", "decide", "denials_flood",
+		"destroy_1", "destroy_100", "destroy_5000", "dns", "dns_direct", "events_life", "events_life_reader",
+		"exec_inside", "exec_outside", "fork_inside", "fork_outside", "gateway_http_p99", "gateway_http_rps", "open_inside",
+		"open_outside", "pass_connect", "pass_throughput", "run_memory", "run_start_p50", "run_start_p99", "run_starts_rate",
+		"run_true", "tcp_throughput", "tcp_throughput_cpu", "udp_send_inside", "udp_send_outside", "udp_sendto_inside", "udp_sendto_outside",
 	}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(got))); diff != "" {
 		t.Error(diff)

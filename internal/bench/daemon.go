@@ -61,10 +61,11 @@ mode: enforce
 tools: [web]
 egress:
   - { cidr: %[1]s/32, ports: [%[2]d] }
+  - { cidr: %[1]s/32, ports: [%[6]d], protocol: udp }
   - { name: %[3]s, ports: [%[4]d], within: [%[1]s/32] }
   - { name: %[5]s, ports: [%[4]d], within: [%[1]s/32], direct: true }
 environment: { pass: [PATH] }
-`, worldAddress, portSend, nameTLS, portTLS, nameDirect)
+`, worldAddress, portSend, nameTLS, portTLS, nameDirect, portDatagrams)
 	tool := fmt.Sprintf(`tool: web
 hosts: ["%[1]s:%[2]d"]
 client: http

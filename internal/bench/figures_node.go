@@ -26,7 +26,7 @@ func nodeBenches(ca, echo string) []nodeBench {
 		return order{Op: op, Address: address, Name: nameTLS, CA: ca, N: n}
 	}
 	const direct = "the same to the server directly, without Varvel"
-	return []nodeBench{
+	return append(layerBenches(), []nodeBench{
 		{
 			[]nodeFigure{
 				{"tcp_throughput", "MB/s", direct, "one connection that a range allows, over a veth"},
@@ -57,7 +57,7 @@ func nodeBenches(ca, echo string) []nodeBench {
 			[]nodeFigure{{"dns_direct", "us", "a datagram that a Go program on loopback sends back", "a direct name whose addresses the node knows: checked and leased with every answer"}}, 60,
 			order{Op: "question", Address: world(portDNS), Name: nameDirect, N: 50}, order{Op: "question", Address: echo, Name: nameDirect, N: 50},
 		},
-	}
+	}...)
 }
 
 // throughNode measures what goes through the daemon and its gateway, in a run

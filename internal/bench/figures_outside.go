@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/varvel/varvel/internal/kernel"
 	"github.com/varvel/varvel/internal/kernel/measure"
@@ -34,39 +35,50 @@ func outsideRuns(ctx context.Context, s *site, want names) ([]Result, error) {
 	}
 	t := &toggle{site: s}
 	defer t.close()
-	var results []Result
-	for _, b := range []outsideBench{
+	return measureOutside(ctx, s, t, w, slices.DeleteFunc(outsideBenches(), func(b outsideBench) bool { return !want[b.figure] }))
+}
+
+func outsideBenches() []outsideBench {
+	return []outsideBench{
 		{"connect_outside", order{Op: "connect_udp", N: udpBatch}},
+		{"udp_sendto_outside", sendtoOrder()},
+		{"udp_send_outside", sendOrder()},
+		{"accept_outside", acceptOrder()},
 		{"exec_outside", order{Op: "exec", N: 10}},
-	} {
-		if !want[b.figure] {
-			continue
+		{"fork_outside", forkOrder()},
+		{"open_outside", openOrder()},
+	}
+}
+
+// measureOutside measures all benches in each round, because to load and to take
+// away takes longer than they do.
+func measureOutside(ctx context.Context, s *site, t *toggle, w *process, benches []outsideBench) ([]Result, error) {
+	const batches = 8
+	all := func() (values []float64, err error) {
+		for _, b := range benches {
+			v, err := repeat(w, b.order, batches)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", b.figure, err)
+			}
+			values = append(values, v)
 		}
-		r, err := b.measure(ctx, s, t, w)
-		if err != nil {
-			return results, err
-		}
+		return values, nil
+	}
+	series, err := interleave(ctx, s.rounds(30), []side{{"loaded", t.with(true, all)}, {"absent", t.with(false, all)}})
+	if err != nil {
+		return nil, err
+	}
+	var results []Result
+	for i, b := range benches {
+		r := compare(b.figure, "ns", "the same process while no program of Varvel is loaded", series["loaded"][i], series["absent"][i])
+		r.Note = fmt.Sprintf("each round is the median of %d batches", batches)
 		results = append(results, r)
 	}
 	return results, nil
 }
 
-func (b outsideBench) measure(ctx context.Context, s *site, t *toggle, w *process) (Result, error) {
-	const batches = 20
-	series, err := interleave(ctx, s.rounds(40), []side{
-		{"loaded", t.with(true, func() ([]float64, error) { return repeat(w, b.order, batches) })},
-		{"absent", t.with(false, func() ([]float64, error) { return repeat(w, b.order, batches) })},
-	})
-	if err != nil {
-		return Result{}, fmt.Errorf("%s: %w", b.figure, err)
-	}
-	r := compare(b.figure, "ns", "the same process while no program of Varvel is loaded", series["loaded"][0], series["absent"][0])
-	r.Note = fmt.Sprintf("each round is the median of %d batches", batches)
-	return r, nil
-}
-
 // repeat returns the median of some batches.
-func repeat(w *process, o order, batches int) ([]float64, error) {
+func repeat(w *process, o order, batches int) (float64, error) {
 	var all []float64
 	for i := range batches {
 		if o.Op == "connect_udp" {
@@ -74,11 +86,11 @@ func repeat(w *process, o order, batches int) ([]float64, error) {
 		}
 		v, err := w.Ask(o)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		all = append(all, v...)
 	}
-	return []float64{median(all)}, nil
+	return median(all), nil
 }
 
 // toggle puts the shipped programs into force and takes them away.

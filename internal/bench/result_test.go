@@ -28,6 +28,19 @@ func TestPrint(t *testing.T) {
 	}
 }
 
+// What nothing can be compared with has as many fields, and dashes among them.
+func TestPrintAlone(t *testing.T) {
+	var out bytes.Buffer
+	alone("adopt_1000", "ms", []float64{10, 20, 30}).Print(&out)
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if diff := cmp.Diff([]string{"adopt_1000", "20.0", "ms", "-", "-"}, strings.Fields(lines[0])); diff != "" {
+		t.Error(diff)
+	}
+	if len(lines) != 2 || lines[1] != "#   3 rounds, middle half of the values 15.0 to 25.0; no baseline" {
+		t.Errorf("remark: %q", lines[1:])
+	}
+}
+
 func TestWriteJSON(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -35,6 +48,14 @@ func TestWriteJSON(t *testing.T) {
 		want    string
 	}{
 		{"none", nil, "[]\n"},
+		{"no baseline", []Result{alone("adopt_1000", "ms", []float64{20})}, `[
+  {
+    "name": "adopt_1000",
+    "value": 20,
+    "unit": "ms"
+  }
+]
+`},
 		{"one", []Result{sample()}, `[
   {
     "name": "connect_udp_10",

@@ -25,13 +25,14 @@ import (
 
 // What the world serves besides the port that all rules allow.
 const (
-	portSend   = 5201
-	portTLS    = 443
-	portHTTP   = 8080
-	portDNS    = 53
-	nameTLS    = "tls.bench.test"
-	nameHTTP   = "web.bench.test"
-	nameDirect = "direct.bench.test"
+	portSend      = 5201
+	portTLS       = 443
+	portHTTP      = 8080
+	portDatagrams = 5202
+	portDNS       = 53
+	nameTLS       = "tls.bench.test"
+	nameHTTP      = "web.bench.test"
+	nameDirect    = "direct.bench.test"
 )
 
 // Serve is the world's process. Its servers begin when they are told to, and end
@@ -61,7 +62,7 @@ func serveAll(ctx context.Context, caFile string) error {
 			return err
 		}
 	}
-	return errors.Join(serveHTTP(ctx), serveNames(ctx))
+	return errors.Join(serveHTTP(ctx), serveNames(ctx), holdPort(ctx))
 }
 
 // serveTCP gives each connection to handle and closes it afterwards.
@@ -118,6 +119,17 @@ func serveHTTP(ctx context.Context) error {
 	}
 	context.AfterFunc(ctx, func() { server.Close() })
 	go func() { _ = server.Serve(l) }() // ends with ctx
+	return nil
+}
+
+// holdPort takes datagrams and never reads them, so that what they cost is what
+// it costs to send them: when its buffer is full, the kernel drops the others.
+func holdPort(ctx context.Context) error {
+	conn, err := net.ListenPacket("udp4", net.JoinHostPort("", strconv.Itoa(portDatagrams)))
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { conn.Close() })
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 type worker struct {
 	lists []measure.Sockaddrs
 	net   *client
+	held  []int // descriptors of connections
 }
 
 // Work is a worker process. It reads orders until its input ends.
@@ -54,7 +55,7 @@ func (w *worker) do(o order) ([]float64, error) {
 	case "exec":
 		return perOp(o.N, familyClock, func() error { return execTrue(o.N) })
 	}
-	return w.net.do(o)
+	return w.act(o)
 }
 
 // each gives an operation its part of a list.

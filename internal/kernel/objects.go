@@ -8,7 +8,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/rlimit"
 )
 
 // objects is all that was loaded: maps that the programs share, and programs by
@@ -30,9 +29,6 @@ func loadObjects(s *specs, given map[string]*ebpf.Map) (_ *objects, err error) {
 			o.close()
 		}
 	}()
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
-	}
 	if o.reasons, err = enumTexts(s.abi.Types, "varvel_reason", "REASON_"); err != nil {
 		return nil, err
 	}

@@ -258,29 +258,14 @@ func eventOf(f frame) (Event, error) {
 // (pid_namespaces(7), "The namespace init process"). What init said before is
 // still in the socket.
 func (p *Process) reap() {
+	awaitEnd(p.pidfd)
 	if p.cmd != nil {
 		p.cmd.Wait()
-	} else {
-		awaitEnd(p.pidfd)
 	}
 	p.readers.Wait()
 	p.control.close()
 	p.pidfd.Close()
 	close(p.done)
-}
-
-// awaitEnd returns when the process of a pidfd has ended: it is readable then
-// (pidfd_open(2)).
-func awaitEnd(pidfd *os.File) {
-	raw, err := pidfd.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		return n > 0 || err != nil && err != unix.EINTR
-	})
 }
 
 // Events returns what happens to the command. The channel is closed after its

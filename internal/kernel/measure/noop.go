@@ -8,7 +8,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 )
 
 // hook is a place on a cgroup, and the type of program that goes there.
@@ -34,9 +33,6 @@ func hooks() []hook {
 // AttachNoop attaches programs to a cgroup that allow everything and do nothing
 // else. Closing the result takes them away.
 func AttachNoop(cgroup string) (io.Closer, error) {
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
-	}
 	return attachAll(cgroup, func(hook) asm.Instructions { return nothing() })
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/rlimit"
 )
 
 // The table that AttachOneLoad reads has as many lines as host routes of a large
@@ -21,9 +20,6 @@ const (
 // of a table of 256 KiB, chosen by the address, and allows what finds 0 there,
 // which is everything. Closing the result takes the programs away.
 func AttachOneLoad(cgroup string) (_ io.Closer, err error) {
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
-	}
 	table, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: "measure", Type: ebpf.Array, KeySize: 4, ValueSize: lineBytes, MaxEntries: 1 << lineBits,
 	})
