@@ -139,7 +139,7 @@ func (s *runState) tell(p pair, ports []ruleset.PortRange) error {
 // already it is told the ports that are new. A name whose ports it does not
 // take has no address until it does, when it is asked for the next time. Leases
 // that the new plan does not give are withdrawn, with what they have opened.
-func (s *runState) replace(run *workload.Run, plan *Plan) error {
+func (s *runState) replace(run *workload.Run, plan *Plan, leases withdrawer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	told := s.allowed
@@ -157,7 +157,7 @@ func (s *runState) replace(run *workload.Run, plan *Plan) error {
 		}
 		s.allowed[host] = struct{}{}
 	}
-	return errors.Join(append(errs, s.withdraw(s.ungranted()))...)
+	return errors.Join(append(errs, s.withdraw(leases, s.ungranted()))...)
 }
 
 // host returns the canonical host that a synthetic address of the run stands

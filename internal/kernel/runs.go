@@ -82,23 +82,44 @@ func (k *Kernel) LoadRuleSet(rs *ruleset.RuleSet) error {
 func (k *Kernel) UseRuleSet(cgroupID uint64, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	old, err := k.useRuleSet(cgroupID, id)
+	if err != nil || old == same {
+		return err
+	}
+	if err := k.bumpGeneration(); err != nil {
+		return err // open sockets may have the old one, so it is not given up
+	}
+	k.sets.release(old)
+	return nil
+}
+
+// same is what useRuleSet returns if the run has the rule set already. No rule set
+// has this index.
+const same = ^uint32(0)
+
+// useRuleSet gives a run another rule set and returns the index of the old one, which
+// the caller releases after the open sockets were judged anew. The caller locks.
+func (k *Kernel) useRuleSet(cgroupID uint64, id string) (uint32, error) {
 	r, ok := k.runs[cgroupID]
 	if !ok {
-		return ErrUnknownRun
+		return 0, ErrUnknownRun
 	}
 	set, err := k.sets.acquire(id)
 	if err != nil {
-		return err
+		return 0, err
+	}
+	if r.Ruleset == set.index {
+		k.sets.release(set.index)
+		return same, nil
 	}
 	old := r.Ruleset
 	r.Ruleset, r.Ranges4 = set.index, set.block
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
 		k.sets.release(set.index)
-		return fmt.Errorf("switch the run's rule set: %w", err)
+		return 0, fmt.Errorf("switch the run's rule set: %w", err)
 	}
 	k.runs[cgroupID] = r
-	k.sets.release(old)
-	return k.bumpGeneration()
+	return old, nil
 }
 
 // AllowName lets a run connect to a synthetic address over TCP, at the given
@@ -137,6 +158,15 @@ func (k *Kernel) allowName(cgroupID uint64, key abiVarvelNameKey) error {
 func (k *Kernel) PruneNames(cgroupID uint64, keep func(netip.AddrPort) bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	gone, err := k.pruneNames(cgroupID, keep)
+	if gone > 0 {
+		err = errors.Join(err, k.bumpGeneration())
+	}
+	return err
+}
+
+// pruneNames returns how many it has withdrawn. The caller locks.
+func (k *Kernel) pruneNames(cgroupID uint64, keep func(netip.AddrPort) bool) (int, error) {
 	var errs []error
 	var kept []abiVarvelNameKey
 	for _, key := range k.names[cgroupID] {
@@ -146,9 +176,8 @@ func (k *Kernel) PruneNames(cgroupID uint64, keep func(netip.AddrPort) bool) err
 		}
 		errs = append(errs, absent(k.objects.maps["names"].Delete(&key)))
 	}
-	if len(errs) == 0 {
-		return nil
+	if len(errs) > 0 {
+		k.names[cgroupID] = kept
 	}
-	k.names[cgroupID] = kept
-	return errors.Join(append(errs, k.bumpGeneration())...)
+	return len(errs), errors.Join(errs...)
 }
