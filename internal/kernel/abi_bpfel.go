@@ -40,7 +40,7 @@ const (
 
 type abiVarvelCounters struct {
 	_           structs.HostLayout
-	Refused     [16]uint64
+	Refused     [17]uint64
 	Lost        [2]uint64
 	Held        uint64
 	Tell        abiVarvelBucket
@@ -131,6 +131,12 @@ type abiVarvelLease struct {
 	Expires uint64
 }
 
+type abiVarvelLimits uint32
+
+const (
+	abiVarvelLimitsLIMIT_SHARE abiVarvelLimits = 8
+)
+
 type abiVarvelLine4 struct {
 	_    structs.HostLayout
 	Slot [16]uint32
@@ -209,7 +215,8 @@ const (
 	abiVarvelReasonREASON_STALE            abiVarvelReason = 13
 	abiVarvelReasonREASON_PORT_FOREIGN     abiVarvelReason = 14
 	abiVarvelReasonREASON_LEASE_EXPIRED    abiVarvelReason = 15
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 16
+	abiVarvelReasonREASON_SHARE            abiVarvelReason = 16
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 17
 )
 
 type abiVarvelRedirectKey struct {
@@ -235,6 +242,12 @@ const (
 	abiVarvelRunFlagsRUN_OBSERVE abiVarvelRunFlags = 1
 )
 
+type abiVarvelShare struct {
+	_         structs.HostLayout
+	Redirects int32
+	Limit     int32
+}
+
 type abiVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
@@ -242,6 +255,8 @@ type abiVarvelSocket struct {
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
+	Counted    uint32
+	Unused     uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
@@ -271,6 +286,7 @@ const (
 	abiMapRanges4                 = "ranges4"
 	abiMapRedirects               = "redirects"
 	abiMapRuns                    = "runs"
+	abiMapShares                  = "shares"
 	abiMapSockets                 = "sockets"
 	abiVarSharedVarvelAddress     = "shared_varvel_address"
 	abiVarSharedVarvelBlock4      = "shared_varvel_block4"
@@ -285,6 +301,7 @@ const (
 	abiVarSharedVarvelHook        = "shared_varvel_hook"
 	abiVarSharedVarvelLayout4     = "shared_varvel_layout4"
 	abiVarSharedVarvelLease       = "shared_varvel_lease"
+	abiVarSharedVarvelLimits      = "shared_varvel_limits"
 	abiVarSharedVarvelLine4       = "shared_varvel_line4"
 	abiVarSharedVarvelNameKey     = "shared_varvel_name_key"
 	abiVarSharedVarvelNode        = "shared_varvel_node"
@@ -297,6 +314,7 @@ const (
 	abiVarSharedVarvelRedirectKey = "shared_varvel_redirect_key"
 	abiVarSharedVarvelRun         = "shared_varvel_run"
 	abiVarSharedVarvelRunFlags    = "shared_varvel_run_flags"
+	abiVarSharedVarvelShare       = "shared_varvel_share"
 	abiVarSharedVarvelSocket      = "shared_varvel_socket"
 	abiVarSharedVarvelSocketFlags = "shared_varvel_socket_flags"
 )
@@ -366,6 +384,7 @@ type abiMapSpecs struct {
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
+	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -386,6 +405,7 @@ type abiVariableSpecs struct {
 	SharedVarvelHook        *ebpf.VariableSpec `ebpf:"shared_varvel_hook"`
 	SharedVarvelLayout4     *ebpf.VariableSpec `ebpf:"shared_varvel_layout4"`
 	SharedVarvelLease       *ebpf.VariableSpec `ebpf:"shared_varvel_lease"`
+	SharedVarvelLimits      *ebpf.VariableSpec `ebpf:"shared_varvel_limits"`
 	SharedVarvelLine4       *ebpf.VariableSpec `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.VariableSpec `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.VariableSpec `ebpf:"shared_varvel_node"`
@@ -398,6 +418,7 @@ type abiVariableSpecs struct {
 	SharedVarvelRedirectKey *ebpf.VariableSpec `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.VariableSpec `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.VariableSpec `ebpf:"shared_varvel_run_flags"`
+	SharedVarvelShare       *ebpf.VariableSpec `ebpf:"shared_varvel_share"`
 	SharedVarvelSocket      *ebpf.VariableSpec `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.VariableSpec `ebpf:"shared_varvel_socket_flags"`
 }
@@ -439,6 +460,7 @@ type abiMaps struct {
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
+	Shares    *ebpf.Map `ebpf:"shares"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -461,6 +483,7 @@ func (m *abiMaps) Close() error {
 		m.Ranges4,
 		m.Redirects,
 		m.Runs,
+		m.Shares,
 		m.Sockets,
 	)
 }
@@ -482,6 +505,7 @@ type abiVariables struct {
 	SharedVarvelHook        *ebpf.Variable `ebpf:"shared_varvel_hook"`
 	SharedVarvelLayout4     *ebpf.Variable `ebpf:"shared_varvel_layout4"`
 	SharedVarvelLease       *ebpf.Variable `ebpf:"shared_varvel_lease"`
+	SharedVarvelLimits      *ebpf.Variable `ebpf:"shared_varvel_limits"`
 	SharedVarvelLine4       *ebpf.Variable `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.Variable `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.Variable `ebpf:"shared_varvel_node"`
@@ -494,6 +518,7 @@ type abiVariables struct {
 	SharedVarvelRedirectKey *ebpf.Variable `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.Variable `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.Variable `ebpf:"shared_varvel_run_flags"`
+	SharedVarvelShare       *ebpf.Variable `ebpf:"shared_varvel_share"`
 	SharedVarvelSocket      *ebpf.Variable `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.Variable `ebpf:"shared_varvel_socket_flags"`
 }

@@ -22,13 +22,18 @@ func (k *Kernel) AddRun(cgroupID uint64, observe bool) error {
 	if r, ok := k.runs[cgroupID]; ok {
 		return k.setMode(cgroupID, r, observe)
 	}
-	if err := k.objects.maps["counters"].Put(cgroupID, noCounters()); err != nil {
+	if err := patiently(func() error { return k.objects.maps["counters"].Put(cgroupID, noCounters()) }); err != nil {
 		return fmt.Errorf("make the counters of the run: %w", full(err, "runs"))
 	}
 	r := abiVarvelRun{Flags: flagsOf(observe)}
-	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
-		return errors.Join(fmt.Errorf("make the run known to the kernel: %w", full(err, "runs")),
-			k.objects.maps["counters"].Delete(cgroupID))
+	err := k.newShare(cgroupID)
+	if err == nil {
+		if err = k.objects.maps["runs"].Put(cgroupID, r); err != nil {
+			err = fmt.Errorf("make the run known to the kernel: %w", full(err, "runs"))
+		}
+	}
+	if err != nil {
+		return errors.Join(err, k.objects.maps["counters"].Delete(cgroupID), absent(k.objects.maps["shares"].Delete(cgroupID)))
 	}
 	k.runs[cgroupID] = r
 	return nil
@@ -63,7 +68,8 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 		return nil
 	}
 	delete(k.runs, cgroupID)
-	errs := []error{k.objects.maps["runs"].Delete(cgroupID), absent(k.objects.maps[restMap].Delete(cgroupID)), k.dropNames(cgroupID), k.dropLeases(cgroupID)}
+	errs := []error{k.objects.maps["runs"].Delete(cgroupID), absent(k.objects.maps[restMap].Delete(cgroupID)),
+		absent(k.objects.maps["shares"].Delete(cgroupID)), k.dropNames(cgroupID), k.dropLeases(cgroupID)}
 	k.sets.release(r.Ruleset)
 	return errors.Join(append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration())...)
 }
@@ -123,7 +129,8 @@ func (k *Kernel) useRuleSet(cgroupID uint64, id string) (uint32, error) {
 }
 
 // AllowName lets a run connect to a synthetic address over TCP, at the given
-// ports. Repeating it is harmless.
+// ports. Repeating it is harmless. Returns an error that wraps ErrShare if the run has
+// its share of the table, and one that wraps ErrFull if all runs together have filled it.
 func (k *Kernel) AllowName(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -142,6 +149,13 @@ func (k *Kernel) AllowName(cgroupID uint64, addr netip.Addr, ports []ruleset.Por
 }
 
 func (k *Kernel) allowName(cgroupID uint64, key abiVarvelNameKey) error {
+	if share := k.shareOf("names"); len(k.names[cgroupID]) >= share {
+		var there uint32
+		if k.objects.maps["names"].Lookup(&key, &there) != nil {
+			return fmt.Errorf("allow a name: %w: %d ports of names", ErrShare, share)
+		}
+		return nil
+	}
 	err := k.objects.maps["names"].Update(&key, uint32(1), ebpf.UpdateNoExist)
 	if errors.Is(err, ebpf.ErrKeyExist) {
 		return nil
