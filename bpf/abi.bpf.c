@@ -7,6 +7,7 @@ char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX
 
 #define SHARED(kind, name) const kind name *shared_##name __attribute__((used))
 SHARED(enum, varvel_reason);
+SHARED(enum, varvel_limits);
 SHARED(enum, varvel_hook);
 SHARED(enum, varvel_layout4);
 SHARED(enum, varvel_event_kind);
@@ -24,6 +25,7 @@ SHARED(struct, varvel_prefix6);
 SHARED(struct, varvel_name_key);
 SHARED(struct, varvel_lease);
 SHARED(struct, varvel_node);
+SHARED(struct, varvel_share);
 SHARED(struct, varvel_redirect_key);
 SHARED(struct, varvel_origin);
 SHARED(struct, varvel_socket);

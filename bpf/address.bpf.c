@@ -4,6 +4,7 @@
  * connect, sendmsg, recvmsg, getpeername and bind: the hooks where a program
  * names an address. They refuse with EPERM at once, and they redirect.
  */
+#include "lib/share.h"
 #include "lib/verdict.h"
 
 char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX */
@@ -104,6 +105,8 @@ static __always_inline int call_redirect(struct call *c, __u16 door4, __u16 door
 
 	if (!door || (!c->dest.v4 && c->socket->rules.flags & RUN_NO_DOOR6))
 		return call_refuse(c, REASON_NO_DOOR);
+	if (c->dest.protocol == IPPROTO_TCP && !share_left(c->socket))
+		return call_refuse(c, REASON_SHARE);
 	call_remember(c, SOCKET_JUDGED | SOCKET_REDIRECTED);
 	if (six)
 		rewrite6(c->ctx, c->dest.v4, door);

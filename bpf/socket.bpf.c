@@ -6,6 +6,7 @@
  * end takes everything away.
  */
 #include "lib/flow.h"
+#include "lib/share.h"
 #include "lib/verdict.h"
 
 char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX */
@@ -82,8 +83,11 @@ static __always_inline void retract(const struct varvel_socket *s, __u64 cookie)
 		bpf_map_delete_elem(&redirects, &s->local);
 }
 
-/* Tells the daemon who is at a local address, before the first packet leaves. */
-static __always_inline bool announce(struct varvel_socket *s, const struct varvel_address *local,
+/*
+ * Tells the daemon who is at a local address, before the first packet leaves. Returns
+ * why that could not be done, or REASON_NONE.
+ */
+static __always_inline __u8 announce(struct varvel_socket *s, const struct varvel_address *local,
 				     __u16 port, __u8 protocol, __u64 cookie)
 {
 	struct varvel_redirect_key key = {
@@ -92,14 +96,16 @@ static __always_inline bool announce(struct varvel_socket *s, const struct varve
 		.run = s->run, .cookie = cookie, .address = s->dst, .port = s->port,
 		.protocol = protocol};
 
+	if (!share_take(s))
+		return REASON_SHARE;
 	if (s->flags & SOCKET_REGISTERED && !(s->local.port == port &&
 					      address_equal(&s->local.address, local)))
 		retract(s, cookie);
 	if (bpf_map_update_elem(&redirects, &key, &origin, 0))
-		return false;
+		return REASON_FULL;
 	s->local = key;
 	s->flags |= SOCKET_REGISTERED;
-	return true;
+	return REASON_NONE;
 }
 
 static __always_inline void ops_local(struct varvel_address *a, struct bpf_sock_ops *ctx)
@@ -122,12 +128,14 @@ static __always_inline void ops_connect(struct bpf_sock_ops *ctx, struct varvel_
 {
 	struct varvel_address local;
 	__u32 flags = ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
+	__u8 reason = REASON_FULL;
 
 	ops_local(&local, ctx);
 	/* If it can't be announced, the daemon does not know it and closes it. */
-	if (bpf_sock_ops_cb_flags_set(ctx, flags) ||
-	    !announce(s, &local, ctx->local_port, IPPROTO_TCP, bpf_get_socket_cookie(ctx))) {
-		struct refusal r = {.run = s->run, .reason = REASON_FULL, .hook = HOOK_CONNECT};
+	if (!bpf_sock_ops_cb_flags_set(ctx, flags))
+		reason = announce(s, &local, ctx->local_port, IPPROTO_TCP, bpf_get_socket_cookie(ctx));
+	if (reason) {
+		struct refusal r = {.run = s->run, .reason = reason, .hook = HOOK_CONNECT};
 
 		refuse(&r, NULL);
 	}
@@ -136,7 +144,10 @@ static __always_inline void ops_connect(struct bpf_sock_ops *ctx, struct varvel_
 /* A connection that has ended, or has failed, gives its port back: to anybody. */
 static __always_inline void ops_state(struct bpf_sock_ops *ctx, struct varvel_socket *s)
 {
-	if (ctx->args[1] != BPF_TCP_CLOSE || !(s->flags & SOCKET_REGISTERED))
+	if (ctx->args[1] != BPF_TCP_CLOSE)
+		return;
+	share_give(s);
+	if (!(s->flags & SOCKET_REGISTERED))
 		return;
 	retract(s, bpf_get_socket_cookie(ctx));
 	s->flags &= ~SOCKET_REGISTERED;
@@ -210,8 +221,11 @@ int varvel_sock_release(struct bpf_sock *ctx)
 {
 	struct varvel_socket *s = bpf_sk_storage_get(&sockets, ctx, NULL, 0);
 
-	if (s && s->flags & SOCKET_REGISTERED)
+	if (!s)
+		return 1;
+	if (s->flags & SOCKET_REGISTERED)
 		retract(s, bpf_get_socket_cookie(ctx));
+	share_give(s);
 	return 1;
 }
 
@@ -361,14 +375,16 @@ static __always_inline bool was_redirected(const struct packet *p)
 static __always_inline int packet_question(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
+	__u8 reason = REASON_NONE;
 
 	if (local_owner(p->skb, s->run, &p->from, &p->to) != OWNER_SAME)
 		return packet_refuse(p, REASON_PEER_FOREIGN, true);
 	if (!(s->flags & SOCKET_REGISTERED && s->local.port == p->from.port &&
-	      address_equal(&s->local.address, &p->from.address)) &&
-	    !announce(s, &p->from.address, p->from.port, IPPROTO_UDP,
-		      bpf_get_socket_cookie(p->skb)))
-		return packet_refuse(p, REASON_FULL, true);
+	      address_equal(&s->local.address, &p->from.address)))
+		reason = announce(s, &p->from.address, p->from.port, IPPROTO_UDP,
+				  bpf_get_socket_cookie(p->skb));
+	if (reason)
+		return packet_refuse(p, reason, true);
 	s->flags |= SOCKET_JUDGED;
 	return 1;
 }

@@ -38,6 +38,10 @@ enum varvel_layout4 {
 	LAYOUT4_ELSEWHERE = 0x80000000u, /* flag of a line's first slot */
 };
 
+enum varvel_limits {
+	LIMIT_SHARE = 8, /* a run may have this part of a table, so that none fills it for all */
+};
+
 /* Why the kernel refused something; index into counters. New ones come last: counts outlive a build. */
 enum varvel_reason {
 	REASON_NONE,
@@ -57,6 +61,7 @@ enum varvel_reason {
 	REASON_PORT_FOREIGN,	  /* bind to a port that somebody outside the run listens on */
 	REASON_LEASE_EXPIRED,	  /* the address of a `direct` name, handed out too long ago */
 	REASON_REWRITTEN,	  /* the packet goes elsewhere than the socket was allowed to */
+	REASON_SHARE,		  /* the run has its share of a table of Varvel */
 	REASON_COUNT,
 };
 
@@ -204,6 +209,16 @@ struct varvel_redirect_key {
 	__u8 unused[5];
 };
 
+/*
+ * How much of the table of redirected connections a run has; key: as for runs. What
+ * is counted are sockets: each has at most one entry, and is counted from before it
+ * is made until the socket has closed.
+ */
+struct varvel_share {
+	__s32 redirects;
+	__s32 limit;
+};
+
 /* Who is at that end, and what it asked for. */
 struct varvel_origin {
 	__u64 run;
@@ -229,6 +244,8 @@ struct varvel_socket {
 	__u32 generation;
 	__u32 flags; /* enum varvel_socket_flags */
 	__u32 pid;   /* thread group that created it */
+	__u32 counted; /* 1: in the varvel_share of its run */
+	__u32 unused;
 	__u16 port;  /* of dst */
 	__u16 dns_port;
 	__u64 netns; /* cookie of its network namespace */

@@ -75,6 +75,14 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, VARVEL_RUNS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct varvel_share);
+} shares SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, VARVEL_NAMES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct varvel_name_key);

@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/varvel/varvel/internal/decision"
+	"github.com/varvel/varvel/internal/ruleset"
 	"github.com/varvel/varvel/internal/workload"
 )
 
@@ -107,6 +108,8 @@ func (s *Server) name(ctx context.Context, q *question) []byte {
 		return s.refuse(ctx, q, reasonUnlisted())
 	case errors.Is(err, ErrNoSynthetic):
 		return s.fail(ctx, q, reasonQuota())
+	case errors.Is(err, ruleset.ErrShare):
+		return s.fail(ctx, q, reasonShare())
 	case err != nil:
 		s.log.Error("name not answered", "run", q.run().Run.ID, "host", q.host, "error", err)
 		return s.fail(ctx, q, reasonDatapath())
@@ -237,6 +240,10 @@ func reasonUnlisted() decision.Reason {
 
 func reasonQuota() decision.Reason {
 	return decision.Reason{Rule: "name.quota", Text: "The run has used as many names as it may."}
+}
+
+func reasonShare() decision.Reason {
+	return decision.Reason{Rule: "name.share", Text: "The names that the run has asked for have as many ports together as one run may have."}
 }
 
 func reasonDatapath() decision.Reason {

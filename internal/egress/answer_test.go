@@ -270,3 +270,17 @@ func TestLostEventIsTold(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestShareOfNames: a run that has its share of the kernel's table is told so.
+func TestShareOfNames(t *testing.T) {
+	r := newRig(t, Limits{}, agentWith(named("api.example.com", 443)))
+	r.datapath.Fail(fmt.Errorf("names: %w", ruleset.ErrShare))
+	if m := r.ask(t, ask("api.example.com", dns.TypeA)); m.Rcode != dns.RcodeServerFailure || len(m.Answer) != 0 {
+		t.Fatalf("answer %v", m)
+	}
+	if events := r.events.taken(); len(events) != 1 || events[0].Code != "SERVFAIL" || events[0].Reason.Rule != "name.share" {
+		t.Errorf("events: %+v", events)
+	}
+	r.datapath.Fail(nil)
+	addrOf(t, r.ask(t, ask("api.example.com", dns.TypeA)))
+}

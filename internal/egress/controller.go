@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/varvel/varvel/internal/ruleset"
 	"github.com/varvel/varvel/internal/workload"
 )
 
@@ -17,6 +18,8 @@ type Controller struct {
 
 	mu   sync.RWMutex
 	runs map[uint64]*runState // by cgroup id
+
+	rules sharedRules
 }
 
 // Options are the parts of a Controller. All but Limits and Keeper are required.
@@ -37,38 +40,40 @@ func NewController(o Options) *Controller {
 	return &Controller{options: o, runs: map[uint64]*runState{}}
 }
 
-// Apply plans a run and puts the plan into force: the rule set is loaded, its
-// event is durable, then the kernel is switched, then the names. It is called
-// before the first process of a run starts, and again with a new snapshot
-// after a reload. The plan that is returned says what policy left out.
+// Changes are how the kernel is switched; a Datapath with a Leaser is, for one run, and
+// kernel.Changes for many.
+type Changes interface {
+	UseRuleSet(cgroupID uint64, id string) error
+	Withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error
+}
+
+// Apply plans a run and puts the plan into force: see Prepare and Switch. It is called
+// before the first process of a run starts. The plan that is returned says what policy
+// left out.
 //
 // If there is a plan and an error, the plan is in force, but the kernel did not
 // take all ports of names that the run knows already, or did not give up a lease. If there is no plan,
 // nothing has changed.
 func (c *Controller) Apply(ctx context.Context, run *workload.Run) (*Plan, error) {
-	plan, err := NewPlan(ctx, c.options.Decider, run)
+	plan, err := c.Prepare(ctx, c.options.Decider, run)
 	if err != nil {
 		return nil, err
 	}
-	state, known := c.state(run.CgroupID)
-	if err := c.enforce(ctx, run, plan, state); err != nil {
+	used, err := c.Switch(struct {
+		Datapath
+		Leaser
+	}{c.options.Datapath, c.options.Leaser}, run, plan)
+	if !used {
 		return nil, err
 	}
-	if known {
-		return plan, state.replace(run, plan)
-	}
-	if state, err = newRunState(c.options, run, plan, nil); err != nil {
-		return nil, err
-	}
-	c.add(run.CgroupID, state)
-	return plan, nil
+	return plan, err
 }
 
 // Adopt is Apply for a run that an earlier daemon has started, and that was told
 // the addresses of the known names. They mean the same as before; which of them may
 // be used is up to the plan.
 func (c *Controller) Adopt(ctx context.Context, run *workload.Run, known []KnownName) (*Plan, error) {
-	plan, err := NewPlan(ctx, c.options.Decider, run)
+	plan, err := c.Prepare(ctx, c.options.Decider, run)
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +81,8 @@ func (c *Controller) Adopt(ctx context.Context, run *workload.Run, known []Known
 	if err != nil {
 		return nil, fmt.Errorf("restore the names of run %s: %w", run.Run.ID, err)
 	}
-	if err := c.enforce(ctx, run, plan, nil); err != nil {
-		return nil, err
+	if err := c.options.Datapath.UseRuleSet(run.CgroupID, plan.Rules.ID); err != nil {
+		return nil, fmt.Errorf("use the rule set of run %s: %w", run.Run.ID, err)
 	}
 	c.add(run.CgroupID, state)
 	return plan, state.restoreNames()
@@ -89,27 +94,52 @@ func (c *Controller) add(cgroupID uint64, state *runState) {
 	c.runs[cgroupID] = state
 }
 
-// enforce makes the kernel judge by the plan's rule set. state is nil for a
-// run that is new.
-func (c *Controller) enforce(ctx context.Context, run *workload.Run, plan *Plan, state *runState) error {
+// Prepare plans a run: the rule set is loaded, and its event is durable, but nothing
+// has changed. Many runs may be prepared at the same time.
+func (c *Controller) Prepare(ctx context.Context, d Decider, run *workload.Run) (*Plan, error) {
+	plan, err := NewPlan(ctx, d, run)
+	if err != nil {
+		return nil, err
+	}
+	plan.Rules = c.rules.one(plan.Rules)
 	if err := c.options.Datapath.LoadRuleSet(plan.Rules); err != nil {
-		return fmt.Errorf("load the rule set of run %s: %w", run.Run.ID, err)
+		return nil, fmt.Errorf("load the rule set of run %s: %w", run.Run.ID, err)
 	}
 	event := RuleSetEvent{
 		Run: run, ID: plan.Rules.ID, Entries: len(plan.Rules.Entries),
 		Names: plan.names.size(), Direct: plan.Direct(), Refused: plan.Refused,
 	}
-	if state != nil {
+	if state, ok := c.state(run.CgroupID); ok {
 		_, old := state.current()
 		event.Previous = old.Rules.ID
 	}
 	if err := c.options.Events.RuleSet(ctx, event); err != nil {
-		return fmt.Errorf("record the rule set of run %s, which is not used: %w", run.Run.ID, err)
+		return nil, fmt.Errorf("record the rule set of run %s, which is not used: %w", run.Run.ID, err)
 	}
-	if err := c.options.Datapath.UseRuleSet(run.CgroupID, plan.Rules.ID); err != nil {
-		return fmt.Errorf("use the rule set of run %s: %w", run.Run.ID, err)
+	return plan, nil
+}
+
+// Switch puts a plan that Prepare has made for the run into force: the kernel is
+// switched, then the names. It reports whether the plan is in force, which it can be
+// in spite of an error.
+func (c *Controller) Switch(changes Changes, run *workload.Run, plan *Plan) (bool, error) {
+	err := changes.UseRuleSet(run.CgroupID, plan.Rules.ID)
+	if err != nil && c.options.Datapath.LoadRuleSet(plan.Rules) == nil {
+		// Prepare was long ago: rule sets without users are unloaded after a while.
+		err = changes.UseRuleSet(run.CgroupID, plan.Rules.ID)
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("use the rule set of run %s: %w", run.Run.ID, err)
+	}
+	if state, known := c.state(run.CgroupID); known {
+		return true, state.replace(run, plan, changes)
+	}
+	state, err := newRunState(c.options, run, plan, nil)
+	if err != nil {
+		return true, err
+	}
+	c.add(run.CgroupID, state)
+	return true, nil
 }
 
 // Remove forgets a run. What the kernel holds of it is the kernel's to drop.

@@ -148,7 +148,7 @@ func (s *runState) lease(plan *Plan, host string, openings []opening, period tim
 	if err != nil {
 		return true, err
 	}
-	if err := s.withdraw(old); err != nil {
+	if err := s.withdraw(s.leaser, old); err != nil {
 		return true, err
 	}
 	for _, o := range openings {
@@ -181,8 +181,13 @@ func (c *Controller) RestoreLease(cgroupID uint64, at netip.AddrPort, protocol r
 	}
 }
 
+// withdrawer is a Leaser, or what many runs change together.
+type withdrawer interface {
+	Withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error
+}
+
 // withdraw ends leases. The caller locks.
-func (s *runState) withdraw(keys []leaseKey) error {
+func (s *runState) withdraw(from withdrawer, keys []leaseKey) error {
 	slices.SortFunc(keys, func(a, b leaseKey) int {
 		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.port, b.port), cmp.Compare(a.protocol, b.protocol))
 	})
@@ -193,7 +198,7 @@ func (s *runState) withdraw(keys []leaseKey) error {
 			ports = append(ports, keys[n].ports()...)
 			n++
 		}
-		if err := s.leaser.Withdraw(s.run.CgroupID, keys[0].addr, ports); err != nil {
+		if err := from.Withdraw(s.run.CgroupID, keys[0].addr, ports); err != nil {
 			errs = append(errs, fmt.Errorf("withdraw leases of %s: %w", keys[0].addr, err))
 		}
 		for _, k := range keys[:n] {

@@ -166,13 +166,13 @@ func (s *runState) tell(p pair, ports []ruleset.PortRange) error {
 // already it is told the ports that are new. A name whose ports it does not
 // take has no address until it does, when it is asked for the next time. Leases
 // that the new plan does not give are withdrawn, with what they have opened.
-func (s *runState) replace(run *workload.Run, plan *Plan) error {
+func (s *runState) replace(run *workload.Run, plan *Plan, leases withdrawer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	told := s.allowed
 	s.run, s.plan, s.allowed = run, plan, map[string]struct{}{}
 	s.reserve()
-	return s.tellAgain(told)
+	return errors.Join(s.tellAgain(told), s.withdraw(leases, s.ungranted()))
 }
 
 // tellAgain gives the kernel what the plan grants of the hosts that it was told of.
@@ -189,7 +189,7 @@ func (s *runState) tellAgain(told map[string]struct{}) error {
 		}
 		s.allowed[host] = struct{}{}
 	}
-	return errors.Join(append(errs, s.withdraw(s.ungranted()))...)
+	return errors.Join(errs...)
 }
 
 // restoreNames gives the kernel what the plan grants of the names that were kept.

@@ -46,7 +46,7 @@ func adviceFor(rule string) advice {
 		return advice{"The name is open to TLS only, and something else was sent.", false, "Use TLS, or ask an operator for opaque: true on the rule."}
 	case "host-mismatch":
 		return advice{"The Host header names another host than the connection.", false, "Use one connection for each name."}
-	case "connection-limit", "name.quota", "name.busy":
+	case "connection-limit", "share", "name.share", "name.quota", "name.busy":
 		return advice{"The run uses as much as it may of something that is limited.", true, "Close connections or wait, then try again."}
 	case "name.upstream", "name.datapath":
 		return advice{"The node could not find or prepare the address of the name.", true, "Try again; tell the operator if it goes on."}

@@ -40,7 +40,7 @@ const (
 
 type abiVarvelCounters struct {
 	_           structs.HostLayout
-	Refused     [17]uint64
+	Refused     [18]uint64
 	Lost        [2]uint64
 	Held        uint64
 	Tell        abiVarvelBucket
@@ -131,6 +131,12 @@ type abiVarvelLease struct {
 	Expires uint64
 }
 
+type abiVarvelLimits uint32
+
+const (
+	abiVarvelLimitsLIMIT_SHARE abiVarvelLimits = 8
+)
+
 type abiVarvelLine4 struct {
 	_    structs.HostLayout
 	Slot [16]uint32
@@ -210,7 +216,8 @@ const (
 	abiVarvelReasonREASON_PORT_FOREIGN     abiVarvelReason = 14
 	abiVarvelReasonREASON_LEASE_EXPIRED    abiVarvelReason = 15
 	abiVarvelReasonREASON_REWRITTEN        abiVarvelReason = 16
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 17
+	abiVarvelReasonREASON_SHARE            abiVarvelReason = 17
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 18
 )
 
 type abiVarvelRedirectKey struct {
@@ -237,6 +244,12 @@ const (
 	abiVarvelRunFlagsRUN_NO_DOOR6 abiVarvelRunFlags = 2
 )
 
+type abiVarvelShare struct {
+	_         structs.HostLayout
+	Redirects int32
+	Limit     int32
+}
+
 type abiVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
@@ -244,6 +257,8 @@ type abiVarvelSocket struct {
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
+	Counted    uint32
+	Unused     uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
@@ -273,6 +288,7 @@ const (
 	abiMapRanges4                 = "ranges4"
 	abiMapRedirects               = "redirects"
 	abiMapRuns                    = "runs"
+	abiMapShares                  = "shares"
 	abiMapSockets                 = "sockets"
 	abiVarSharedVarvelAddress     = "shared_varvel_address"
 	abiVarSharedVarvelBlock4      = "shared_varvel_block4"
@@ -287,6 +303,7 @@ const (
 	abiVarSharedVarvelHook        = "shared_varvel_hook"
 	abiVarSharedVarvelLayout4     = "shared_varvel_layout4"
 	abiVarSharedVarvelLease       = "shared_varvel_lease"
+	abiVarSharedVarvelLimits      = "shared_varvel_limits"
 	abiVarSharedVarvelLine4       = "shared_varvel_line4"
 	abiVarSharedVarvelNameKey     = "shared_varvel_name_key"
 	abiVarSharedVarvelNode        = "shared_varvel_node"
@@ -299,6 +316,7 @@ const (
 	abiVarSharedVarvelRedirectKey = "shared_varvel_redirect_key"
 	abiVarSharedVarvelRun         = "shared_varvel_run"
 	abiVarSharedVarvelRunFlags    = "shared_varvel_run_flags"
+	abiVarSharedVarvelShare       = "shared_varvel_share"
 	abiVarSharedVarvelSocket      = "shared_varvel_socket"
 	abiVarSharedVarvelSocketFlags = "shared_varvel_socket_flags"
 )
@@ -368,6 +386,7 @@ type abiMapSpecs struct {
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
+	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -388,6 +407,7 @@ type abiVariableSpecs struct {
 	SharedVarvelHook        *ebpf.VariableSpec `ebpf:"shared_varvel_hook"`
 	SharedVarvelLayout4     *ebpf.VariableSpec `ebpf:"shared_varvel_layout4"`
 	SharedVarvelLease       *ebpf.VariableSpec `ebpf:"shared_varvel_lease"`
+	SharedVarvelLimits      *ebpf.VariableSpec `ebpf:"shared_varvel_limits"`
 	SharedVarvelLine4       *ebpf.VariableSpec `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.VariableSpec `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.VariableSpec `ebpf:"shared_varvel_node"`
@@ -400,6 +420,7 @@ type abiVariableSpecs struct {
 	SharedVarvelRedirectKey *ebpf.VariableSpec `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.VariableSpec `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.VariableSpec `ebpf:"shared_varvel_run_flags"`
+	SharedVarvelShare       *ebpf.VariableSpec `ebpf:"shared_varvel_share"`
 	SharedVarvelSocket      *ebpf.VariableSpec `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.VariableSpec `ebpf:"shared_varvel_socket_flags"`
 }
@@ -441,6 +462,7 @@ type abiMaps struct {
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
+	Shares    *ebpf.Map `ebpf:"shares"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -463,6 +485,7 @@ func (m *abiMaps) Close() error {
 		m.Ranges4,
 		m.Redirects,
 		m.Runs,
+		m.Shares,
 		m.Sockets,
 	)
 }
@@ -484,6 +507,7 @@ type abiVariables struct {
 	SharedVarvelHook        *ebpf.Variable `ebpf:"shared_varvel_hook"`
 	SharedVarvelLayout4     *ebpf.Variable `ebpf:"shared_varvel_layout4"`
 	SharedVarvelLease       *ebpf.Variable `ebpf:"shared_varvel_lease"`
+	SharedVarvelLimits      *ebpf.Variable `ebpf:"shared_varvel_limits"`
 	SharedVarvelLine4       *ebpf.Variable `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.Variable `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.Variable `ebpf:"shared_varvel_node"`
@@ -496,6 +520,7 @@ type abiVariables struct {
 	SharedVarvelRedirectKey *ebpf.Variable `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.Variable `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.Variable `ebpf:"shared_varvel_run_flags"`
+	SharedVarvelShare       *ebpf.Variable `ebpf:"shared_varvel_share"`
 	SharedVarvelSocket      *ebpf.Variable `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.Variable `ebpf:"shared_varvel_socket_flags"`
 }

@@ -15,7 +15,7 @@ import (
 
 type addressVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [17]uint64
+	Refused [18]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -127,6 +127,12 @@ type addressVarvelRun struct {
 	Unused  uint32
 }
 
+type addressVarvelShare struct {
+	_         structs.HostLayout
+	Redirects int32
+	Limit     int32
+}
+
 type addressVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
@@ -134,6 +140,8 @@ type addressVarvelSocket struct {
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
+	Counted    uint32
+	Unused     uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
@@ -169,6 +177,7 @@ const (
 	addressMapRanges4             = "ranges4"
 	addressMapRedirects           = "redirects"
 	addressMapRuns                = "runs"
+	addressMapShares              = "shares"
 	addressMapSockets             = "sockets"
 	addressProgVarvelBind4        = "varvel_bind4"
 	addressProgVarvelBind6        = "varvel_bind6"
@@ -257,6 +266,7 @@ type addressMapSpecs struct {
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
+	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -303,6 +313,7 @@ type addressMaps struct {
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
+	Shares    *ebpf.Map `ebpf:"shares"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -325,6 +336,7 @@ func (m *addressMaps) Close() error {
 		m.Ranges4,
 		m.Redirects,
 		m.Runs,
+		m.Shares,
 		m.Sockets,
 	)
 }

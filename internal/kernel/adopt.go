@@ -67,6 +67,7 @@ func (l layout) replacedBy(want layout, rules []string) map[string]bool {
 	}
 	if out["sockets"] {
 		out["redirects"] = true // a socket takes its entry away, and can't any more
+		out["shares"] = true    // nor can it be taken from the count
 	}
 	return out
 }

@@ -16,14 +16,14 @@ import (
 // with the fields to take, if not all. Not among them: socket storage, which user
 // space can't list; rule sets, which the daemon compiles again; the ring.
 func carriedMaps() map[string][]string {
-	return map[string][]string{"node": nil, "runs": {"flags"}, "counters": nil, restMap: nil, "flows": nil, "names": nil, "leases": nil, "redirects": nil}
+	return map[string][]string{"node": nil, "runs": {"flags"}, "counters": nil, restMap: nil, "flows": nil, "names": nil, "leases": nil, "redirects": nil, "shares": nil}
 }
 
 // carryOver fills the maps that were made anew, and reads the state of the Go side
 // from the maps.
 func (a *adopter) carryOver() error {
 	for name, fields := range carriedMaps() {
-		if !a.replaced[name] || a.old.maps[name] == nil || name == "redirects" && a.replaced["sockets"] {
+		if !a.replaced[name] || a.old.maps[name] == nil || (name == "redirects" || name == "shares") && a.replaced["sockets"] {
 			continue
 		}
 		if err := a.carry(name, fields); err != nil {

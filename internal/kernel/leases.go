@@ -67,6 +67,11 @@ func (k *Kernel) Lease(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRan
 func (k *Kernel) Withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return errors.Join(k.withdraw(cgroupID, addr, ports), k.bumpGeneration())
+}
+
+// withdraw takes leases out of the table. The caller locks.
+func (k *Kernel) withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error {
 	keys := k.leases[cgroupID][address(addr)]
 	var errs []error
 	for _, key := range leaseKeys(cgroupID, addr, ports) {
@@ -77,7 +82,7 @@ func (k *Kernel) Withdraw(cgroupID uint64, addr netip.Addr, ports []ruleset.Port
 		errs = append(errs, absent(k.objects.maps["leases"].Delete(&mark)))
 		delete(k.leases[cgroupID], mark.Address)
 	}
-	return errors.Join(append(errs, k.bumpGeneration())...)
+	return errors.Join(errs...)
 }
 
 // Leases returns what a run was leased, as the kernel has it, expired ones too.

@@ -60,7 +60,7 @@ func TestOtherSocketsAreMigrated(t *testing.T) {
 	worker := s.hammer(t)
 	e.upgrade(t, func(s *specs) { grow(s, "sockets") })
 	a := e.Adoption()
-	if !a.SocketsLost || a.RulesLost || !slices.Equal(a.Replaced, []string{"redirects", "sockets"}) {
+	if !a.SocketsLost || a.RulesLost || !slices.Equal(a.Replaced, []string{"redirects", "shares", "sockets"}) {
 		t.Errorf("adoption %+v", a)
 	}
 	talker.say(t, "two")

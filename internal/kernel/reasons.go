@@ -27,6 +27,8 @@ func ReasonText(code string) string {
 		return "The packet is not one that Varvel understands."
 	case "full":
 		return "A table of Varvel in the kernel is full."
+	case "share":
+		return "The run has as many connections by name, and sockets that ask for names, open as one run may have."
 	case "port-foreign":
 		return "Somebody outside the run listens on this port."
 	case "lease-expired":

@@ -22,13 +22,18 @@ func (k *Kernel) AddRun(cgroupID uint64, observe bool) error {
 	if r, ok := k.runs[cgroupID]; ok {
 		return k.setMode(cgroupID, r, observe)
 	}
-	if err := k.objects.maps["counters"].Put(cgroupID, noCounters()); err != nil {
+	if err := patiently(func() error { return k.objects.maps["counters"].Put(cgroupID, noCounters()) }); err != nil {
 		return fmt.Errorf("make the counters of the run: %w", full(err, "runs"))
 	}
 	r := abiVarvelRun{Flags: flagsOf(observe)}
-	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
-		return errors.Join(fmt.Errorf("make the run known to the kernel: %w", full(err, "runs")),
-			k.objects.maps["counters"].Delete(cgroupID))
+	err := k.newShare(cgroupID)
+	if err == nil {
+		if err = k.objects.maps["runs"].Put(cgroupID, r); err != nil {
+			err = fmt.Errorf("make the run known to the kernel: %w", full(err, "runs"))
+		}
+	}
+	if err != nil {
+		return errors.Join(err, k.objects.maps["counters"].Delete(cgroupID), absent(k.objects.maps["shares"].Delete(cgroupID)))
 	}
 	k.runs[cgroupID] = r
 	return nil
@@ -63,7 +68,8 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 		return nil
 	}
 	delete(k.runs, cgroupID)
-	errs := []error{k.objects.maps["runs"].Delete(cgroupID), absent(k.objects.maps[restMap].Delete(cgroupID)), k.dropNames(cgroupID), k.dropLeases(cgroupID)}
+	errs := []error{k.objects.maps["runs"].Delete(cgroupID), absent(k.objects.maps[restMap].Delete(cgroupID)),
+		absent(k.objects.maps["shares"].Delete(cgroupID)), k.dropNames(cgroupID), k.dropLeases(cgroupID)}
 	k.sets.release(r.Ruleset)
 	return errors.Join(append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration())...)
 }
@@ -82,27 +88,49 @@ func (k *Kernel) LoadRuleSet(rs *ruleset.RuleSet) error {
 func (k *Kernel) UseRuleSet(cgroupID uint64, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	old, err := k.useRuleSet(cgroupID, id)
+	if err != nil || old == same {
+		return err
+	}
+	if err := k.bumpGeneration(); err != nil {
+		return err // open sockets may have the old one, so it is not given up
+	}
+	k.sets.release(old)
+	return nil
+}
+
+// same is what useRuleSet returns if the run has the rule set already. No rule set
+// has this index.
+const same = ^uint32(0)
+
+// useRuleSet gives a run another rule set and returns the index of the old one, which
+// the caller releases after the open sockets were judged anew. The caller locks.
+func (k *Kernel) useRuleSet(cgroupID uint64, id string) (uint32, error) {
 	r, ok := k.runs[cgroupID]
 	if !ok {
-		return ErrUnknownRun
+		return 0, ErrUnknownRun
 	}
 	set, err := k.sets.acquire(id)
 	if err != nil {
-		return err
+		return 0, err
+	}
+	if r.Ruleset == set.index {
+		k.sets.release(set.index)
+		return same, nil
 	}
 	old := r.Ruleset
 	r.Ruleset, r.Ranges4 = set.index, set.block
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
 		k.sets.release(set.index)
-		return fmt.Errorf("switch the run's rule set: %w", err)
+		return 0, fmt.Errorf("switch the run's rule set: %w", err)
 	}
 	k.runs[cgroupID] = r
-	k.sets.release(old)
-	return k.bumpGeneration()
+	return old, nil
 }
 
 // AllowName lets a run connect to a synthetic address over TCP, at the given
-// ports. Repeating it is harmless.
+// ports. Repeating it is harmless. Returns an error that wraps ErrShare if the run has
+// its share of the table, and one that wraps ErrFull if all runs together have filled it.
 func (k *Kernel) AllowName(cgroupID uint64, addr netip.Addr, ports []ruleset.PortRange) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -121,6 +149,13 @@ func (k *Kernel) AllowName(cgroupID uint64, addr netip.Addr, ports []ruleset.Por
 }
 
 func (k *Kernel) allowName(cgroupID uint64, key abiVarvelNameKey) error {
+	if share := k.shareOf("names"); len(k.names[cgroupID]) >= share {
+		var there uint32
+		if k.objects.maps["names"].Lookup(&key, &there) != nil {
+			return fmt.Errorf("allow a name: %w: %d ports of names", ErrShare, share)
+		}
+		return nil
+	}
 	err := k.objects.maps["names"].Update(&key, uint32(1), ebpf.UpdateNoExist)
 	if errors.Is(err, ebpf.ErrKeyExist) {
 		return nil
@@ -137,6 +172,15 @@ func (k *Kernel) allowName(cgroupID uint64, key abiVarvelNameKey) error {
 func (k *Kernel) PruneNames(cgroupID uint64, keep func(netip.AddrPort) bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	gone, err := k.pruneNames(cgroupID, keep)
+	if gone > 0 {
+		err = errors.Join(err, k.bumpGeneration())
+	}
+	return err
+}
+
+// pruneNames returns how many it has withdrawn. The caller locks.
+func (k *Kernel) pruneNames(cgroupID uint64, keep func(netip.AddrPort) bool) (int, error) {
 	var errs []error
 	var kept []abiVarvelNameKey
 	for _, key := range k.names[cgroupID] {
@@ -146,9 +190,8 @@ func (k *Kernel) PruneNames(cgroupID uint64, keep func(netip.AddrPort) bool) err
 		}
 		errs = append(errs, absent(k.objects.maps["names"].Delete(&key)))
 	}
-	if len(errs) == 0 {
-		return nil
+	if len(errs) > 0 {
+		k.names[cgroupID] = kept
 	}
-	k.names[cgroupID] = kept
-	return errors.Join(append(errs, k.bumpGeneration())...)
+	return len(errs), errors.Join(errs...)
 }

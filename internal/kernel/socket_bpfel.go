@@ -15,7 +15,7 @@ import (
 
 type socketVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [17]uint64
+	Refused [18]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -127,6 +127,12 @@ type socketVarvelRun struct {
 	Unused  uint32
 }
 
+type socketVarvelShare struct {
+	_         structs.HostLayout
+	Redirects int32
+	Limit     int32
+}
+
 type socketVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
@@ -134,6 +140,8 @@ type socketVarvelSocket struct {
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
+	Counted    uint32
+	Unused     uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
@@ -169,6 +177,7 @@ const (
 	socketMapRanges4            = "ranges4"
 	socketMapRedirects          = "redirects"
 	socketMapRuns               = "runs"
+	socketMapShares             = "shares"
 	socketMapSockets            = "sockets"
 	socketProgVarvelAccept      = "varvel_accept"
 	socketProgVarvelEgress      = "varvel_egress"
@@ -247,6 +256,7 @@ type socketMapSpecs struct {
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
+	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -293,6 +303,7 @@ type socketMaps struct {
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
+	Shares    *ebpf.Map `ebpf:"shares"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -315,6 +326,7 @@ func (m *socketMaps) Close() error {
 		m.Ranges4,
 		m.Redirects,
 		m.Runs,
+		m.Shares,
 		m.Sockets,
 	)
 }

@@ -21,6 +21,12 @@ func (k *Kernel) readState() error {
 	for it.Next(&id, &r) {
 		k.runs[id] = r
 	}
+	if _, ok := k.runs[probeRun]; ok { // the earlier daemon died while it looked for room
+		delete(k.runs, probeRun)
+		if err := absent(k.objects.maps["runs"].Delete(probeRun)); err != nil {
+			return fmt.Errorf("remove a probe: %w", err)
+		}
+	}
 	var key abiVarvelNameKey
 	var unused uint32
 	names := k.objects.maps["names"].Iterate()
@@ -29,6 +35,11 @@ func (k *Kernel) readState() error {
 	}
 	if err := errors.Join(it.Err(), names.Err()); err != nil {
 		return fmt.Errorf("list the runs and their names: %w", err)
+	}
+	for id := range k.runs {
+		if err := k.newShare(id); err != nil {
+			return err
+		}
 	}
 	k.sets = newRuleSets(k.objects)
 	return errors.Join(k.sets.adopt(k.runs), k.countNobody(), k.RestoreLeases())
@@ -126,7 +137,7 @@ func (k *Kernel) removeStrays() error {
 		}
 		delete(k.names, id)
 	}
-	for _, name := range []string{"counters", restMap} {
+	for _, name := range []string{"counters", restMap, "shares"} {
 		var strays [][]byte
 		if err := eachEntry(k.objects.maps[name], func(key []byte, _ [][]byte) error {
 			id := binary.LittleEndian.Uint64(key)

@@ -15,7 +15,7 @@ import (
 
 type traceVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [17]uint64
+	Refused [18]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -127,6 +127,12 @@ type traceVarvelRun struct {
 	Unused  uint32
 }
 
+type traceVarvelShare struct {
+	_         structs.HostLayout
+	Redirects int32
+	Limit     int32
+}
+
 type traceVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
@@ -134,6 +140,8 @@ type traceVarvelSocket struct {
 	Generation uint32
 	Flags      uint32
 	Pid        uint32
+	Counted    uint32
+	Unused     uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
@@ -172,6 +180,7 @@ const (
 	traceMapRanges4         = "ranges4"
 	traceMapRedirects       = "redirects"
 	traceMapRuns            = "runs"
+	traceMapShares          = "shares"
 	traceMapSockets         = "sockets"
 	traceProgVarvelExec     = "varvel_exec"
 	traceProgVarvelExecStub = "varvel_exec_stub"
@@ -255,6 +264,7 @@ type traceMapSpecs struct {
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
+	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -304,6 +314,7 @@ type traceMaps struct {
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
+	Shares    *ebpf.Map `ebpf:"shares"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -329,6 +340,7 @@ func (m *traceMaps) Close() error {
 		m.Ranges4,
 		m.Redirects,
 		m.Runs,
+		m.Shares,
 		m.Sockets,
 	)
 }

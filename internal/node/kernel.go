@@ -93,6 +93,7 @@ func (n *node) openKernel(context.Context) (err error) {
 	n.addTask("ended runs", n.lingering.run)
 	n.addTask("flows", n.watchFlows)
 	n.addTask("kernel events", func(ctx context.Context) error { return n.kernel.Events(ctx, n.kernelEvent) })
+	n.addTask("kernel tables", n.watchTables)
 	n.losses = &losses{n: n, seen: map[string]uint64{}}
 	n.addTask("kernel losses", n.losses.watch)
 	n.addTask("kernel pins", n.watchPins)

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/decision"
 	"github.com/varvel/varvel/internal/endpoint"
@@ -68,7 +67,6 @@ func (h *runHandle) Ended() {
 	if err := h.n.release(h.run); err != nil {
 		h.n.Log.Error("a run could not be cleared up", "run", h.run.ID, "error", err)
 	}
-	h.n.well(health.KernelMapFull) // its entries are gone; who still finds no room says so again
 	e := aboutRun(audit.Event{Kind: audit.KindRunEnd, Counts: runCounts(counters)}, h.run)
 	if !h.started {
 		e.Activity, e.Message = "not-started", "The command could not be started."

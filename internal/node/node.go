@@ -76,6 +76,7 @@ type node struct {
 	history    endpoint.History
 	endpoint   *endpoint.Endpoint
 	gateway    *gateway.Gateway
+	reloading  sync.Mutex // one reload at a time; taken before changing
 	changing   sync.Mutex // one change of what live runs may reach at a time
 	denials    *denials
 	losses     *losses

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/approval"
 	"github.com/varvel/varvel/internal/audit"
 	"github.com/varvel/varvel/internal/broker"
@@ -140,7 +139,7 @@ func (g egressEvents) Name(ctx context.Context, e egress.NameEvent) error {
 		})
 	}
 	if e.Reason.Rule == "name.datapath" {
-		g.n.degraded(health.KernelMapFull, e.Reason.Text)
+		g.n.lookAtTables() // it may be for want of room
 	}
 	return g.n.log.Append(context.WithoutCancel(ctx), aboutRun(audit.Event{
 		Kind: audit.KindDNS, Effect: e.Effect, Would: e.Would, Reasons: []decision.Reason{e.Reason},

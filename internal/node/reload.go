@@ -62,8 +62,11 @@ func fingerprint(cfg *config.Config) string {
 }
 
 // Reload puts the configuration on disk into force, for live runs too. If
-// anything in it is wrong, nothing changes and the node's health says so.
+// anything in it is wrong, nothing changes and the node's health says so. Reloads come
+// one after the other.
 func (n *node) Reload(ctx context.Context) (api.Reload, error) {
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
 	cfg, engine, err := n.readConfig()
 	if err != nil {
 		n.metrics.ConfigOK(false)
@@ -80,11 +83,7 @@ func (n *node) Reload(ctx context.Context) (api.Reload, error) {
 	n.broker.Flush()
 	n.checkRoles()
 	out := api.Reload{PolicyRevision: engine.Revision(), Agents: len(cfg.Agents), Tools: len(cfg.Tools)}
-	for _, run := range n.runs.All() {
-		if n.reapply(ctx, cfg, run.ID) {
-			out.Runs++
-		}
-	}
+	out.Runs = n.reapply(ctx, cfg, engine, n.runs.All())
 	n.record(ctx, &audit.Event{
 		Kind: audit.KindConfig, Activity: "reload", PolicyRevision: engine.Revision(),
 		Message: fmt.Sprintf("The configuration was reloaded: %d agents, %d tools, %d live runs.", out.Agents, out.Tools, out.Runs),
@@ -129,43 +128,4 @@ func needsRestart(old, new config.Node) string {
 		}
 	}
 	return ""
-}
-
-// reapply gives a live run its new rules. An agent that is no longer configured
-// may reach nothing.
-func (n *node) reapply(ctx context.Context, cfg *config.Config, id string) bool {
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	run, ok := n.runs.ByID(id)
-	if !ok || run.Revoked {
-		return false
-	}
-	next := *run
-	agent, ok := cfg.Agents[run.Run.Agent]
-	if !ok {
-		agent = &config.Agent{Name: run.Run.Agent, Owner: run.Owner, Mode: run.Mode}
-	}
-	// The mode is the run's for life: what was started in observe was not
-	// governed from birth.
-	next.Agent, next.Tools, next.Owner = agent, toolsOf(cfg, agent), agent.Owner
-	if !n.runs.Replace(&next) {
-		return false
-	}
-	plan, err := n.egress.Apply(ctx, &next)
-	if err == nil {
-		err = n.pruneNames(&next)
-	}
-	if err == nil {
-		var cut int
-		if cut, err = n.cutDenied(&next, plan); cut > 0 {
-			n.record(ctx, cutEvent(&next, cut), decision.Appended)
-		}
-	}
-	if err != nil {
-		n.degraded(health.RuleSetFailed, fmt.Sprintf("%s: %v", run.ID, err))
-		n.Log.Error("a live run did not get all of its new rules", "run", run.ID, "error", err)
-		return false
-	}
-	n.well(health.RuleSetFailed)
-	return true
 }

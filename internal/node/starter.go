@@ -59,6 +59,9 @@ func (s starter) Begin(ctx context.Context, peer launch.Peer, r launch.StartRequ
 		}
 		return launch.Plan{}, nil, err
 	}
+	if s.n.Config() != cfg {
+		s.n.reapplyOne(ctx, run)
+	}
 	return s.n.plan(cfg, run), &runHandle{n: s.n, run: run, quiet: r.Quiet}, nil
 }
 

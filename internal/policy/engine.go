@@ -37,6 +37,7 @@ type Engine struct {
 type compiled struct {
 	query    rego.PreparedEvalQuery
 	revision string
+	perRun   bool // a rule may read the id of a run
 }
 
 // New compiles the default policy and the modules below cfg.Dirs. What is wrong
@@ -118,5 +119,5 @@ func prepare(ctx context.Context, modules []module) (*compiled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", asProblems(err))
 	}
-	return &compiled{query: query, revision: revision(modules)}, nil
+	return &compiled{query: query, revision: revision(modules), perRun: readsRunID(compiler.Modules)}, nil
 }

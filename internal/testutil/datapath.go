@@ -24,7 +24,7 @@ const (
 var (
 	ErrUnknownRun     = errors.New("no such run in the datapath")
 	ErrUnknownRuleSet = errors.New("rule set is not loaded")
-	ErrFull           = errors.New("the datapath's table is full")
+	ErrFull           = ruleset.ErrFull
 )
 
 // Datapath is a datapath in memory. It behaves like the kernel's, as

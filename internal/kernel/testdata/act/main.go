@@ -63,6 +63,8 @@ func act(action string, args []string) string {
 		return hammer(args[0], args[1], args[2], args[3])
 	case "spawn": // count: starts that many programs, one after the other
 		return spawn(args[0])
+	case "hoard": // network address count: as many sockets, all open
+		return hoard(args[0], args[1], args[2])
 	case "nothing":
 		return ""
 	case "probe": // port file: connects UDP to each address of a file, 4 bytes each
