@@ -28,8 +28,7 @@ static __always_inline void event_fill(struct varvel_event *e, __u8 kind, __u64 
 	e->reason = REASON_NONE;
 	e->hook = HOOK_NONE;
 	e->protocol = 0;
-	e->unused[0] = 0;
-	e->unused[1] = 0;
+	e->local_port = 0;
 	e->code = 0;
 	__builtin_memset(&e->address, 0, sizeof(e->address));
 	__builtin_memset(e->comm, 0, sizeof(e->comm));
@@ -73,6 +72,8 @@ struct refusal {
 	__u8 reason;
 	__u8 hook;
 	bool observe;
+	bool quiet;  /* count it; the next event stands for it as well */
+	__u16 local; /* ingress: port of the run */
 };
 
 /* Counts a refusal and sends its event, with those that were not sent before. */
@@ -85,7 +86,7 @@ static __always_inline void refuse(const struct refusal *r, const struct dest *d
 		return;
 	if (r->reason < REASON_COUNT)
 		c->refused[r->reason]++;
-	if (!take(&c->tell, bpf_ktime_get_boot_ns(), VARVEL_DENIAL_NS, VARVEL_DENIAL_BURST)) {
+	if (r->quiet || !take(&c->tell, bpf_ktime_get_boot_ns(), VARVEL_DENIAL_NS, VARVEL_DENIAL_BURST)) {
 		c->held++;
 		return;
 	}
@@ -105,6 +106,7 @@ static __always_inline void refuse(const struct refusal *r, const struct dest *d
 	e->cookie = r->cookie;
 	e->reason = r->reason;
 	e->hook = r->hook;
+	e->local_port = r->local;
 	if (d) {
 		e->address = d->address;
 		e->port = d->port;

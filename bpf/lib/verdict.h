@@ -101,6 +101,12 @@ static __always_inline bool is_endpoint(const struct dest *d)
 	return w[0] == bpf_htonl(0xfd000ec2) && w[1] == 0 && w[2] == 0 && w[3] == bpf_htonl(0x23);
 }
 
+/* fe80::/10: which link is meant is not in the address, so no rule can name one. */
+static __always_inline bool is_link_local(const struct dest *d)
+{
+	return !d->v4 && (d->address.word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
 static __always_inline bool port_set_allows(__u32 index, const struct dest *d)
 {
 	struct varvel_port_set *set = bpf_map_lookup_elem(&port_sets, &index);
@@ -309,5 +315,6 @@ static __always_inline struct judgement judge(void *ctx, __u64 id, const struct 
 		return judge_loopback(ctx, id, d);
 	if (rules_allow(run, d))
 		return (struct judgement){VERDICT_DIRECT, REASON_NONE};
-	return (struct judgement){VERDICT_DENY, REASON_NO_RULE};
+	return (struct judgement){VERDICT_DENY,
+				  is_link_local(d) ? REASON_LINK_LOCAL : REASON_NO_RULE};
 }

@@ -27,6 +27,7 @@ func (k *Kernel) attach() error {
 		"varvel_bind6":        ebpf.AttachCGroupInet6Bind,
 		"varvel_sock_ops":     ebpf.AttachCGroupSockOps,
 		"varvel_egress":       ebpf.AttachCGroupInetEgress,
+		"varvel_ingress":      ebpf.AttachCGroupInetIngress,
 	}
 	for name, attachType := range onRuns {
 		if err := k.attachCgroup(k.cfg.Runs, name, attachType); err != nil {

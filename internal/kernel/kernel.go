@@ -41,12 +41,14 @@ type Kernel struct {
 	sets  *ruleSets
 	runs  map[uint64]abiVarvelRun
 	names map[uint64][]abiVarvelNameKey
+	// listens is, for runs that have one, the index of the rule set that says who may come in.
+	listens map[uint64]uint32
 }
 
 // Open loads and attaches the programs and pins them below cfg.Pins, which must
 // not exist. If anything fails, nothing is left behind.
 func Open(cfg Config) (_ *Kernel, err error) {
-	k := &Kernel{cfg: cfg, runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{}}
+	k := &Kernel{cfg: cfg, runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{}, listens: map[uint64]uint32{}}
 	if k.netns, err = netnsCookie(); err != nil {
 		return nil, err
 	}

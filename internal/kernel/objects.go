@@ -43,7 +43,7 @@ func loadObjects() (_ *objects, err error) {
 	if err := o.load(abi); err != nil {
 		return nil, err
 	}
-	for _, spec := range []func() (*ebpf.CollectionSpec, error){loadAddress, loadSocket, loadTrace} {
+	for _, spec := range []func() (*ebpf.CollectionSpec, error){loadAddress, loadSocket, loadInbound, loadTrace} {
 		s, err := spec()
 		if err != nil {
 			return nil, fmt.Errorf("read the built-in objects: %w", err)

@@ -45,7 +45,7 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 	}
 	delete(k.runs, cgroupID)
 	errs := []error{k.objects.maps["runs"].Delete(cgroupID)}
-	errs = append(errs, k.dropNames(cgroupID))
+	errs = append(errs, k.dropNames(cgroupID), k.dropListen(cgroupID))
 	k.sets.release(r.Ruleset)
 	return errors.Join(append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration())...)
 }

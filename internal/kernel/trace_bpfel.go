@@ -15,7 +15,7 @@ import (
 
 type traceVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [14]uint64
+	Refused [17]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -51,7 +51,8 @@ type traceVarvelFlowKey struct {
 	}
 	Port     uint16
 	Protocol uint8
-	Unused   [5]uint8
+	Inbound  uint8
+	Unused   [4]uint8
 }
 
 type traceVarvelNameKey struct {
@@ -87,6 +88,25 @@ type traceVarvelOrigin struct {
 	Port     uint16
 	Protocol uint8
 	Unused   [5]uint8
+}
+
+type traceVarvelPeers struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Unused uint32
+	Peer   [512]struct {
+		_       structs.HostLayout
+		Address struct {
+			_    structs.HostLayout
+			Word [4]uint32
+		}
+		Port uint16
+		How  uint16
+		Seen uint32
+	}
 }
 
 type traceVarvelPortSet struct {
@@ -139,7 +159,14 @@ type traceVarvelSocket struct {
 		_    structs.HostLayout
 		Word [4]uint32
 	}
-	Local traceVarvelRedirectKey
+	Local      traceVarvelRedirectKey
+	Peers      uint32
+	TurnedPort uint16
+	Unused     uint16
+	Turned     struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -152,9 +179,11 @@ const (
 	traceMapDenials     = "denials"
 	traceMapExact6      = "exact6"
 	traceMapFlows       = "flows"
+	traceMapInbound     = "inbound"
 	traceMapLife        = "life"
 	traceMapNames       = "names"
 	traceMapNode        = "node"
+	traceMapPeers       = "peers"
 	traceMapPortSets    = "port_sets"
 	traceMapPrefix6     = "prefix6"
 	traceMapRanges4     = "ranges4"
@@ -224,9 +253,11 @@ type traceMapSpecs struct {
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
+	Peers     *ebpf.MapSpec `ebpf:"peers"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
@@ -268,9 +299,11 @@ type traceMaps struct {
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
+	Peers     *ebpf.Map `ebpf:"peers"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
@@ -288,9 +321,11 @@ func (m *traceMaps) Close() error {
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Inbound,
 		m.Life,
 		m.Names,
 		m.Node,
+		m.Peers,
 		m.PortSets,
 		m.Prefix6,
 		m.Ranges4,
