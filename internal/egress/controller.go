@@ -22,6 +22,7 @@ type Controller struct {
 // Options are the parts of a Controller. All but Limits are required.
 type Options struct {
 	Datapath Datapath
+	Gate     Gate
 	Decider  Decider
 	Events   Events
 	Log      *slog.Logger
@@ -69,6 +70,7 @@ func (c *Controller) enforce(ctx context.Context, run *workload.Run, plan *Plan,
 	event := RuleSetEvent{
 		Run: run, ID: plan.Rules.ID, Entries: len(plan.Rules.Entries),
 		Names: plan.names.size(), Refused: plan.Refused,
+		Listen: plan.Listen.ID, ListenEntries: len(plan.Listen.Entries), ListenRefused: plan.ListenRefused,
 	}
 	if state != nil {
 		_, old := state.current()
@@ -79,6 +81,9 @@ func (c *Controller) enforce(ctx context.Context, run *workload.Run, plan *Plan,
 	}
 	if err := c.options.Datapath.UseRuleSet(run.CgroupID, plan.Rules.ID); err != nil {
 		return fmt.Errorf("use the rule set of run %s: %w", run.Run.ID, err)
+	}
+	if err := c.options.Gate.UseListen(run.CgroupID, plan.Listen); err != nil {
+		return fmt.Errorf("open what run %s listens on: %w", run.Run.ID, err)
 	}
 	return nil
 }

@@ -25,6 +25,10 @@ type RuleSetEvent struct {
 	Entries  int    // prefixes in the rule set
 	Names    int    // exact names and patterns
 	Refused  []Refusal
+
+	Listen        string // id of the rule set of who may come in
+	ListenEntries int    // prefixes in it
+	ListenRefused []ListenRefusal
 }
 
 // NameEvent is one question about a name that was refused or could not be

@@ -24,7 +24,7 @@ func (n *node) openGateway(context.Context) (err error) {
 		return err
 	}
 	n.egress = egress.NewController(egress.Options{
-		Datapath: n.kernel, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
+		Datapath: n.kernel, Gate: n.kernel, Decider: n.engine, Events: egressEvents{n}, Log: n.Log,
 	})
 	n.dns = egress.NewServer(n.egress, n.kernel, n.resolver)
 	n.endpoint = endpoint.New(endpoint.Options{

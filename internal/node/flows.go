@@ -20,7 +20,11 @@ func (n *node) cutDenied(run *workload.Run, plan *egress.Plan) (int, error) {
 	if run.Mode == decision.ModeObserve && !run.Revoked {
 		return 0, nil
 	}
-	direct, err := hostnet.Cut(run.CgroupID, func(s hostnet.Socket) bool { return !allowedFlow(s, plan.Rules) })
+	ports, err := listeningPorts(run.CgroupID)
+	if err != nil {
+		return 0, fmt.Errorf("connections that are not allowed any more stay open until their next packet: %w", err)
+	}
+	direct, err := hostnet.Cut(run.CgroupID, func(s hostnet.Socket) bool { return !allowedFlow(s, plan, ports) })
 	cut := n.gateway.Recheck(run.ID, run.CgroupID) + direct
 	if err != nil {
 		return cut, fmt.Errorf("connections that are not allowed any more stay open until their next packet: %w", err)
@@ -28,14 +32,36 @@ func (n *node) cutDenied(run *workload.Run, plan *egress.Plan) (int, error) {
 	return cut, nil
 }
 
-// allowedFlow reports whether a socket may keep its peer. What was redirected, and
-// what the run says to itself, is on loopback; the gateway judges the former.
-func allowedFlow(s hostnet.Socket, rules *ruleset.RuleSet) bool {
-	to := s.Remote.Addr()
+// listeningPorts are the ports on which a run takes TCP connections. What has one
+// of them at its own end has come in.
+func listeningPorts(cgroupID uint64) (map[uint16]bool, error) {
+	sockets, err := hostnet.Sockets(cgroupID)
+	if err != nil {
+		return nil, err
+	}
+	ports := map[uint16]bool{}
+	for _, s := range sockets {
+		if s.Listening() {
+			ports[s.Local.Port()] = true
+		}
+	}
+	return ports, nil
+}
+
+// allowedFlow reports whether a socket may keep its peer, whoever has begun. What
+// was redirected, and what the run says to itself, is on loopback; the gateway
+// judges the former. Of a socket whose listener is closed it is not known who has
+// begun; the kernel's programs know, and refuse its next packet.
+func allowedFlow(s hostnet.Socket, plan *egress.Plan, listening map[uint16]bool) bool {
+	to, proto := s.Remote.Addr(), ruleset.Protocol(s.Protocol)
 	if !s.Connected() || isLoopback(to) {
 		return true
 	}
-	return rules.Judge(to, s.Remote.Port(), ruleset.Protocol(s.Protocol))
+	if plan.Listen.Judge(to, s.Local.Port(), proto) {
+		return true
+	}
+	cameIn := proto == ruleset.TCP && listening[s.Local.Port()]
+	return !cameIn && plan.Rules.Judge(to, s.Remote.Port(), proto)
 }
 
 func isLoopback(a netip.Addr) bool { return a.IsLoopback() || a.IsUnspecified() }
