@@ -22,15 +22,19 @@ type process struct {
 	pid    int
 }
 
+// start begins it as a process of that cgroup, or of none.
 func start(t testing.TB, cgroup, action string, args ...string) *process {
 	t.Helper()
-	dir, err := os.Open(cgroup)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
 	cmd := exec.Command(actor(t), append([]string{action}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cgroup != "" {
+		dir, err := os.Open(cgroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +52,17 @@ func start(t testing.TB, cgroup, action string, args ...string) *process {
 		cmd.Wait()
 	})
 	return &process{stdin, bufio.NewReader(stdout), cmd.Process.Pid}
+}
+
+// port reads where a server says that it listens.
+func (p *process) port(t testing.TB) uint16 {
+	t.Helper()
+	line := p.line(t)
+	port, err := strconv.ParseUint(strings.TrimPrefix(line, "listening "), 10, 16)
+	if err != nil {
+		t.Fatalf("the server said %q", line)
+	}
+	return uint16(port)
 }
 
 // moveTo puts the process into another cgroup.
