@@ -93,6 +93,19 @@ func (o *outside) says(t testing.TB, network, from, to, word string) string {
 	return string(buf[:n])
 }
 
+// sends sends one datagram.
+func (o *outside) sends(t testing.TB, network, from, to, word string) {
+	t.Helper()
+	c, err := o.dial(t.Context(), network, from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, word); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // grant lets peers reach ports of a run over TCP and UDP.
 func (e *testEnv) grant(t testing.TB, run uint64, set []ruleset.PortRange, peers ...string) {
 	t.Helper()
