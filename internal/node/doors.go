@@ -13,7 +13,6 @@ import (
 	"github.com/varvel/varvel/internal/egress"
 	"github.com/varvel/varvel/internal/endpoint"
 	"github.com/varvel/varvel/internal/gateway"
-	"github.com/varvel/varvel/internal/kernel"
 )
 
 // openGateway makes what stands behind the doors.
@@ -59,26 +58,6 @@ func (s names) Lookup(cgroupID uint64, dst netip.AddrPort) (gateway.Name, bool) 
 		return gateway.Name{}, false
 	}
 	return out, true
-}
-
-// openDoors listens where the kernel sends what it redirects, and tells it so. A
-// node without IPv6 has no IPv6 doors: what would need one is refused.
-func (n *node) openDoors(context.Context) error {
-	var d kernel.Doors
-	var err error
-	if d.TCP4, err = n.openTCP("127.0.0.1:0"); err != nil {
-		return err
-	}
-	if d.UDP4, err = n.openUDP("127.0.0.1:0"); err != nil {
-		return err
-	}
-	if d.TCP6, err = n.openTCP("[::1]:0"); err == nil {
-		d.UDP6, err = n.openUDP("[::1]:0")
-	}
-	if err != nil {
-		n.Log.Warn("no IPv6 loopback; names and the endpoint are reached over IPv4 only", "error", err)
-	}
-	return n.kernel.SetDoors(d)
 }
 
 func (n *node) openTCP(address string) (uint16, error) {

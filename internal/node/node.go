@@ -70,6 +70,8 @@ type node struct {
 	changing  sync.Mutex // one change of what live runs may reach at a time
 	denials   *denials
 	losses    *losses
+	doors     kernel.Doors                 // as they were opened
+	reachable atomic.Pointer[kernel.Doors] // of them, those whose address the host has
 	lingering *lingering
 
 	undo  []func() error // in order of making

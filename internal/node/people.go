@@ -49,7 +49,7 @@ func (n *node) openAdmin(context.Context) error {
 		Configs: n, Runs: n.runs, PeerRuns: peerRuns{n}, Approvals: n.approvals, Voter: n.approvals, Audit: n.log,
 		Explainer: explain.New(n.egress, n), Reloader: n, Revoker: n, Health: n.health, Log: n.Log,
 		AuditSeq: n.log.Head, PolicyRevision: func() string { return n.policy.Load().Revision() },
-		Leases: n.leases, Controls: controls, Ended: n.endedRun, Refused: n.metrics.AdminRefused,
+		Leases: n.leases, Controls: n.controls, Ended: n.endedRun, Refused: n.metrics.AdminRefused,
 	})
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (n *node) leases() []api.Lease {
 }
 
 // controls lists how runs are confined on this kernel.
-func controls() []api.Control {
+func (n *node) controls() []api.Control {
 	features := launch.Probe()
 	out := []api.Control{
 		{Name: "cgroup-bpf", Active: true, Detail: "connect, sendmsg, bind, socket birth, ingress and egress are judged in the kernel"},
@@ -118,7 +118,7 @@ func controls() []api.Control {
 		Name: "unix-sockets", Detail: "sockets that exist when a run starts are masked; it can connect to those that its user's programs make later, outside /run and /dev",
 	}, api.Control{
 		Name: "inbound", Active: true, Detail: "only who the agent's listen names reaches a port of a run, over TCP and UDP",
-	})
+	}, n.redirection())
 	for _, name := range features.Missing {
 		out = append(out, api.Control{Name: name, Detail: "not offered by this kernel"})
 	}

@@ -26,6 +26,7 @@ const (
 	ApprovalJournal   Code = "approval-journal"
 	OutcomeUnknown    Code = "outcome-unknown"
 	ConfinementPartly Code = "confinement-partly"
+	LoopbackMissing   Code = "loopback-missing"
 )
 
 // Entry is what the catalogue says about a code.
@@ -51,6 +52,7 @@ func Catalogue() []Entry {
 		{DNSUpstream, Degraded, "No upstream name server answers, so allowed names cannot be dialled.", "Check dns.upstreams in varvel.yaml and the network of this node."},
 		{ApprovalJournal, Failing, "Approvals cannot be kept, so held actions stay held.", "Look at the disk under state_dir, then restart varveld."},
 		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals --state outcome-unknown`, and look at the tool itself whether it happened."},
+		{LoopbackMissing, Degraded, "The host lacks a loopback address, so names and the endpoint cannot be reached over its family; such connections are refused.", "Give the device lo the addresses 127.0.0.1/8 and ::1/128 and restart varveld, or have programs use the other family."},
 		{ConfinementPartly, Degraded, "This kernel lacks a feature that confines runs.", "See `varvel status` for which one; a newer kernel has it."},
 	}
 }
