@@ -8,6 +8,7 @@ char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX
 #define SHARED(kind, name) const kind name *shared_##name __attribute__((used))
 SHARED(enum, varvel_reason);
 SHARED(enum, varvel_hook);
+SHARED(enum, varvel_layout4);
 SHARED(enum, varvel_event_kind);
 SHARED(enum, varvel_class);
 SHARED(enum, varvel_run_flags);
@@ -17,8 +18,8 @@ SHARED(struct, varvel_run);
 SHARED(struct, varvel_range);
 SHARED(struct, varvel_port_set);
 SHARED(struct, varvel_range4);
-SHARED(struct, varvel_slot4);
-SHARED(struct, varvel_bucket4);
+SHARED(struct, varvel_block4);
+SHARED(struct, varvel_line4);
 SHARED(struct, varvel_prefix6);
 SHARED(struct, varvel_name_key);
 SHARED(struct, varvel_node);

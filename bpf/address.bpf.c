@@ -261,6 +261,20 @@ int varvel_getpeername6(struct bpf_sock_addr *ctx)
 }
 
 /*
+ * A port that somebody outside the run listens on is in use, also for one who asks
+ * to share it (SO_REUSEPORT, SO_REUSEADDR; socket(7)): the run would get others'
+ * connections, and its own would lead out. Who joins the run's port later is met by
+ * the backstop.
+ */
+static __always_inline int bind_foreign(struct call *c)
+{
+	if (call_refuse(c, REASON_PORT_FOREIGN))
+		return 1;
+	bpf_set_retval(-EADDRINUSE);
+	return 0;
+}
+
+/*
  * Nobody in a run may sit on a port of the daemon, also not while the daemon is
  * away. Always refused, in observe too: it would take other runs' connections.
  */
@@ -276,6 +290,8 @@ static __always_inline int call_bind(struct call *c)
 		call_refuse(c, REASON_RESERVED_PORT);
 		return 0;
 	}
+	if (port && local_owner(c->ctx, c->socket->run, &c->dest, NULL) == OWNER_FOREIGN)
+		return bind_foreign(c);
 	return 1;
 }
 

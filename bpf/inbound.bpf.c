@@ -100,7 +100,7 @@ static __noinline int ingress_judge(struct __sk_buff *skb)
 		return p.from.protocol == IPPROTO_UDP && is_solicited(&p) ?
 			       1 : ingress_outsider(&p, REASON_INBOUND);
 	if (from_door(&p) ||
-	    loopback_owner(skb, p.socket->run, &p.from, &p.to) == OWNER_SAME)
+	    local_owner(skb, p.socket->run, &p.from, &p.to) == OWNER_SAME)
 		return 1;
 	return ingress_outsider(&p, REASON_PEER_FOREIGN);
 }

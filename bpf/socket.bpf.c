@@ -324,7 +324,7 @@ static __always_inline int packet_question(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
 
-	if (loopback_owner(p->skb, s->run, &p->from, &p->to) != OWNER_SAME)
+	if (local_owner(p->skb, s->run, &p->from, &p->to) != OWNER_SAME)
 		return packet_refuse(p, REASON_PEER_FOREIGN, true);
 	if (!(s->flags & SOCKET_REGISTERED && s->local.port == p->from.port &&
 	      address_equal(&s->local.address, &p->from.address)) &&
@@ -395,7 +395,7 @@ static __always_inline bool is_settled(const struct packet *p)
 static __always_inline int packet_loopback(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
-	enum owner owner = loopback_owner(p->skb, s->run, &p->to, &p->from);
+	enum owner owner = local_owner(p->skb, s->run, &p->to, &p->from);
 
 	if (owner == OWNER_FOREIGN)
 		return is_answer(p) ? packet_answer(p) :

@@ -3,6 +3,11 @@
 /*
  * Which programs a run starts. These programs are attached to the whole machine
  * and return on their first instructions for a task that is in no run.
+ *
+ * The kernel cannot replace a program on a tracepoint. So what is attached is a
+ * stub that calls the program in a slot, and an upgrade puts another into the
+ * slot: each event is seen by the old or by the new one, never by both or none.
+ * A stub is never replaced. If one must change, it gets another name.
  */
 #include "lib/report.h"
 
@@ -20,6 +25,39 @@ struct linux_binprm {
 	const char *filename;
 };
 #pragma clang attribute pop
+
+/* A slot belongs to one tracepoint: the kernel keeps programs of another out. */
+#define SLOT(name)                                                                                 \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                             \
+		__uint(max_entries, 1);                                                            \
+		__uint(key_size, sizeof(__u32));                                                   \
+		__uint(value_size, sizeof(__u32));                                                 \
+	} name SEC(".maps")
+SLOT(on_exec);
+SLOT(on_fork);
+SLOT(on_exit);
+
+SEC("tp_btf/sched_process_exec")
+int varvel_exec_stub(__u64 *ctx)
+{
+	bpf_tail_call(ctx, &on_exec, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int varvel_fork_stub(__u64 *ctx)
+{
+	bpf_tail_call(ctx, &on_fork, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int varvel_exit_stub(__u64 *ctx)
+{
+	bpf_tail_call(ctx, &on_exit, 0);
+	return 0;
+}
 
 /* The run of the current task, or 0. */
 static __always_inline __u64 current_run(void)

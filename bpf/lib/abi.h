@@ -12,8 +12,6 @@
 
 #define VARVEL_RULESETS 1024	/* rule sets that can be loaded at once */
 #define VARVEL_PORT_SETS 4096	/* different port sets over all rule sets */
-#define VARVEL_BUCKETS4 65536	/* one for each value of the upper 16 bits */
-#define VARVEL_SLOTS4 15	/* ranges that fit into a bucket */
 #define VARVEL_PORT_RANGES 16	/* ranges in one port set */
 #define VARVEL_RUNS 16384	/* live runs */
 #define VARVEL_NAMES 262144	/* (run, synthetic address, port) entries */
@@ -30,7 +28,19 @@
 #define VARVEL_PATH 128		/* bytes of a file name kept in an exec event */
 #define VARVEL_COMM 16
 
-/* Why the kernel refused something. Counted for each run; index into counters. */
+/* The measures of the IPv4 part of a rule set; see struct varvel_line4. */
+enum varvel_layout4 {
+	LAYOUT4_FEW = 64,	  /* ranges that are found in fewer steps; a power of two */
+	LAYOUT4_BLOCK = 2048,	  /* ranges of a small rule set; a power of two */
+	LAYOUT4_SLOTS = 16,	  /* in a cache line; a power of two */
+	LAYOUT4_SET_BITS = 12,	  /* of a slot: an index below VARVEL_PORT_SETS */
+	LAYOUT4_HOST_BITS = 12,	  /* of a hashed address: an index of lines */
+	LAYOUT4_BUCKET_BITS = 15, /* of an address: an index of lines */
+	LAYOUT4_FACTOR = 0x9e3779b1u,	 /* 2^32 by the golden ratio: spreads neighbours */
+	LAYOUT4_ELSEWHERE = 0x80000000u, /* flag of a line's first slot */
+};
+
+/* Why the kernel refused something; index into counters. New ones come last: counts outlive a build. */
 enum varvel_reason {
 	REASON_NONE,
 	REASON_NO_RUN,		  /* the socket or its cgroup belongs to no known run */
@@ -46,6 +56,7 @@ enum varvel_reason {
 	REASON_MALFORMED,	  /* the packet could not be parsed */
 	REASON_FULL,		  /* a map of Varvel is full */
 	REASON_STALE,		  /* a live connection that the new rule set denies */
+	REASON_PORT_FOREIGN,	  /* bind to a port that somebody outside the run listens on */
 	REASON_INBOUND,		  /* somebody whom the agent's listen does not grant the port */
 	REASON_LINK_LOCAL,	  /* an IPv6 link-local address */
 	REASON_NO_LOOPBACK,	  /* redirect wanted, but the host has no such loopback address */
@@ -93,7 +104,7 @@ struct varvel_address {
 struct varvel_run {
 	__u32 ruleset; /* index of its rule set; 0: none, nothing is allowed */
 	__u32 flags;   /* enum varvel_run_flags */
-	__u32 ranges4; /* of its rule set, if that has no buckets; else unused */
+	__u32 ranges4; /* of its rule set, if they are in a block; else 0 */
 	__u32 unused;
 };
 
@@ -108,6 +119,7 @@ struct varvel_range {
 struct varvel_port_set {
 	__u32 count;
 	struct varvel_range range[VARVEL_PORT_RANGES];
+	__u32 unused[7]; /* to two cache lines, of which ten ranges need one */
 };
 
 /*
@@ -119,23 +131,36 @@ struct varvel_range4 {
 	__u32 set;
 };
 
-struct varvel_slot4 {
-	__u16 start; /* lower 16 bits */
-	__u16 set;
+/*
+ * All ranges of a small rule set, in order. What is not used repeats the last
+ * one's set, with the greatest start.
+ */
+struct varvel_block4 {
+	__u32 start[LAYOUT4_BLOCK];
+	__u16 set[LAYOUT4_BLOCK];
 };
 
 /*
- * The ranges of the addresses that share their upper 16 bits, in one cache line.
- * With more than VARVEL_SLOTS4 of them, they are elsewhere: .count ranges from
- * .first on.
+ * A cache line of slots in ascending order. A slot has an index of a port set in
+ * its low LAYOUT4_SET_BITS and a number above them.
+ *
+ * In the table of host routes, the line is chosen by the upper bits of
+ * address * LAYOUT4_FACTOR, and the number is the rest of that. The factor is
+ * odd, so that each address has a product of its own and nothing is lost. Slots
+ * at the front that are not used are 0.
+ *
+ * In the table of ranges, the line is chosen by the upper bits of the address,
+ * and the number is where a range starts in the rest; the first starts at 0. Slots
+ * at the end that are not used repeat the last one's set, with the greatest start.
+ * If the ranges do not fit, the first slot has LAYOUT4_ELSEWHERE and their count,
+ * the second the index of the first of them in another map.
  */
-struct varvel_bucket4 {
-	__u32 count;
-	union {
-		struct varvel_slot4 slot[VARVEL_SLOTS4];
-		__u32 first;
-	};
+struct varvel_line4 {
+	__u32 slot[LAYOUT4_SLOTS];
 };
+
+_Static_assert(VARVEL_PORT_SETS <= 1 << LAYOUT4_SET_BITS, "an index of a port set fits into a slot");
+_Static_assert(sizeof(struct varvel_line4) == 64, "a line is a cache line");
 
 struct varvel_prefix6 {
 	__u32 length; /* bits */

@@ -31,14 +31,6 @@ struct {
 	__type(value, struct varvel_counters);
 } counters SEC(".maps");
 
-/* What is refused to a cgroup that is no run's is counted here. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct varvel_counters);
-} strays SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, VARVEL_RING_BYTES);
@@ -114,16 +106,34 @@ struct {
 } port_sets SEC(".maps");
 
 /*
- * A rule set is up to four maps, found by its index. For IPv4, ranges that are
- * searched, and for large rule sets buckets of them. For IPv6, host routes by
- * hash and the rest by longest prefix; values are indices of port sets. A map
- * that would be empty is absent.
+ * A rule set is a few maps, found by its index. For IPv4, a small one is a block
+ * of ranges. A larger one has host routes in a table, and all else in ranges,
+ * which are in lines by address; those that do not fit there are searched. For
+ * IPv6, there are host routes by hash and the rest by longest prefix. Values are
+ * indices of port sets. A map that would be empty is absent.
+ *
+ * Arrays of a fixed size are looked up without a call; those of different sizes
+ * (BPF_F_INNER_MAP) are not.
  */
+struct block4_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct varvel_block4));
+};
+
+struct hosts4_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << LAYOUT4_HOST_BITS);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct varvel_line4));
+};
+
 struct buckets4_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, VARVEL_BUCKETS4);
+	__uint(max_entries, 1 << LAYOUT4_BUCKET_BITS);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct varvel_bucket4));
+	__uint(value_size, sizeof(struct varvel_line4));
 };
 
 struct ranges4_map {
@@ -148,6 +158,20 @@ struct prefix6_map {
 	__uint(key_size, sizeof(struct varvel_prefix6));
 	__uint(value_size, sizeof(__u32));
 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, VARVEL_RULESETS);
+	__type(key, __u32);
+	__array(values, struct block4_map);
+} block4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, VARVEL_RULESETS);
+	__type(key, __u32);
+	__array(values, struct hosts4_map);
+} hosts4 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);

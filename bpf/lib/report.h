@@ -42,12 +42,13 @@ static __always_inline void event_task(struct varvel_event *e)
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 }
 
+/* The counters of a run, or those of nobody, which user space has made. */
 static __always_inline struct varvel_counters *counters_of(__u64 run)
 {
 	struct varvel_counters *c = bpf_map_lookup_elem(&counters, &run);
-	__u32 zero = 0;
+	__u64 nobody = 0;
 
-	return c ?: bpf_map_lookup_elem(&strays, &zero);
+	return c ?: bpf_map_lookup_elem(&counters, &nobody);
 }
 
 /* Takes a token from a bucket, into which one more falls each interval. */
@@ -63,54 +64,4 @@ static __always_inline bool take(struct varvel_bucket *b, __u64 now, __u64 inter
 		return false;
 	b->tokens--;
 	return true;
-}
-
-struct refusal {
-	__u64 run;
-	__u64 cookie;
-	__u32 pid; /* 0: the current task */
-	__u8 reason;
-	__u8 hook;
-	bool observe;
-	bool quiet;  /* count it; the next event stands for it as well */
-	__u16 local; /* ingress: port of the run */
-};
-
-/* Counts a refusal and sends its event, with those that were not sent before. */
-static __always_inline void refuse(const struct refusal *r, const struct dest *d)
-{
-	struct varvel_counters *c = counters_of(r->run);
-	struct varvel_event *e;
-
-	if (!c)
-		return;
-	if (r->reason < REASON_COUNT)
-		c->refused[r->reason]++;
-	if (r->quiet || !take(&c->tell, bpf_ktime_get_boot_ns(), VARVEL_DENIAL_NS, VARVEL_DENIAL_BURST)) {
-		c->held++;
-		return;
-	}
-	e = bpf_ringbuf_reserve(&denials, sizeof(*e), 0);
-	if (!e) {
-		c->lost[CLASS_DENIAL]++;
-		c->held++;
-		return;
-	}
-	event_fill(e, r->observe ? EVENT_WOULD_DENY : EVENT_DENIED, r->run);
-	e->code = (__u32)c->held + 1;
-	c->held = 0;
-	if (r->pid)
-		e->pid = r->pid;
-	else
-		event_task(e);
-	e->cookie = r->cookie;
-	e->reason = r->reason;
-	e->hook = r->hook;
-	e->local_port = r->local;
-	if (d) {
-		e->address = d->address;
-		e->port = d->port;
-		e->protocol = d->protocol;
-	}
-	bpf_ringbuf_submit(e, 0);
 }

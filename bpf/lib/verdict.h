@@ -5,12 +5,14 @@
  */
 #pragma once
 
-#include "report.h"
+#include "refuse.h"
 
 /* The link-local addresses at which a run finds Varvel's endpoint (TCP 80). */
 #define ENDPOINT4 0xa9feaa02u /* 169.254.170.2, host order */
 #define ENDPOINT_PORT 80
 #define DNS_PORT 53
+
+#define SET_MASK ((1u << LAYOUT4_SET_BITS) - 1)
 
 /*
  * Brings what a socket knows of its run up to date. What was allowed under other
@@ -123,10 +125,73 @@ static __always_inline bool port_set_allows(__u32 index, const struct dest *d)
 	return false;
 }
 
-/* 2^17 is more ranges than one search can have: 2^16 addresses and one below. */
-#define SEARCH_STEPS 17
+/*
+ * All ones if a <= b, else 0. Which way a search goes can't be predicted. A
+ * branch would be, wrongly, and while the data come from memory the processor
+ * would wait instead of going on. The barrier keeps the compiler from making one.
+ */
+static __always_inline __u64 not_above(__u32 a, __u32 b)
+{
+	__s64 difference = (__s64)a - (__s64)b - 1;
 
-/* The port set of the last range that starts at or below an address. */
+	asm volatile("" : "+r"(difference));
+	return difference >> 63;
+}
+
+/*
+ * Looks for the last of some ascending numbers that is at most a value, and goes on
+ * from at: steps of half the length, and half of that, while they are above end.
+ */
+static __always_inline __u64 search(const __u32 *number, __u64 at, __u64 step, __u64 end,
+				    __u32 value)
+{
+	for (; step > end; step /= 2)
+		at += not_above(number[at + step], value) & step;
+	return at;
+}
+
+/* The slot of a line that holds a number, or the last one below it. */
+static __always_inline __u32 line_search(const struct varvel_line4 *line, __u32 number)
+{
+	__u32 greatest = number << LAYOUT4_SET_BITS | SET_MASK;
+
+	return line->slot[search(line->slot, 0, LAYOUT4_SLOTS / 2, 0, greatest)];
+}
+
+static __always_inline __u32 find_in_block(__u32 ruleset, __u32 count, __u32 address)
+{
+	void *map = bpf_map_lookup_elem(&block4, &ruleset);
+	struct varvel_block4 *block;
+	__u32 zero = 0;
+	__u64 at = 0;
+
+	block = map ? bpf_map_lookup_elem(map, &zero) : NULL;
+	if (!block)
+		return 0;
+	if (count > LAYOUT4_FEW)
+		at = search(block->start, 0, LAYOUT4_BLOCK / 2, LAYOUT4_FEW / 2, address);
+	return block->set[search(block->start, at, LAYOUT4_FEW / 2, 0, address)];
+}
+
+/* The port set of a host route; 0 if there is none, or not in the table. */
+static __always_inline __u32 find_host(__u32 ruleset, __u32 address)
+{
+	__u32 product = address * LAYOUT4_FACTOR;
+	__u32 index = product >> (32 - LAYOUT4_HOST_BITS);
+	__u32 number = product & ((1u << (32 - LAYOUT4_HOST_BITS)) - 1), slot;
+	void *map = bpf_map_lookup_elem(&hosts4, &ruleset);
+	struct varvel_line4 *line = map ? bpf_map_lookup_elem(map, &index) : NULL;
+
+	if (!line)
+		return 0;
+	slot = line_search(line, number);
+	return slot >> LAYOUT4_SET_BITS == number ? slot & SET_MASK : 0;
+}
+
+/* A bucket has at most one range for each of its addresses. */
+#define SEARCH_STEPS (32 - LAYOUT4_BUCKET_BITS + 1)
+
+/* The port set of the last of some ranges that starts at or below an address. */
 static __always_inline __u32 search4(void *ranges, __u32 first, __u32 count, __u32 address)
 {
 	__u32 set = 0;
@@ -148,38 +213,30 @@ static __always_inline __u32 search4(void *ranges, __u32 first, __u32 count, __u
 	return set;
 }
 
-/* The same in a bucket whose ranges fit into it. */
-static __always_inline __u32 bucket_search(const struct varvel_bucket4 *bucket, __u16 address)
+static __always_inline __u32 find_range(__u32 ruleset, __u32 address)
 {
-	__u32 set = 0;
+	__u32 index = address >> (32 - LAYOUT4_BUCKET_BITS);
+	__u32 number = address & ((1u << (32 - LAYOUT4_BUCKET_BITS)) - 1), first;
+	void *map = bpf_map_lookup_elem(&buckets4, &ruleset);
+	struct varvel_line4 *line = map ? bpf_map_lookup_elem(map, &index) : NULL;
 
-	for (__u32 i = 0; i < VARVEL_SLOTS4 && i < bucket->count; i++) {
-		if (bucket->slot[i].start > address)
-			break;
-		set = bucket->slot[i].set;
-	}
-	return set;
+	if (!line)
+		return 0;
+	first = line->slot[0];
+	if (!(first & LAYOUT4_ELSEWHERE))
+		return line_search(line, number) & SET_MASK;
+	map = bpf_map_lookup_elem(&ranges4, &ruleset);
+	return map ? search4(map, line->slot[1], first & ~LAYOUT4_ELSEWHERE, address) : 0;
 }
 
 /* The port set for an IPv4 address; 0 is the empty one. */
 static __always_inline __u32 find4(const struct varvel_run *run, const struct dest *d)
 {
-	__u32 address = bpf_ntohl(d->address.word[3]), upper = address >> 16;
-	__u32 ruleset = run->ruleset, first = 0, count = run->ranges4;
-	void *buckets = bpf_map_lookup_elem(&buckets4, &ruleset), *ranges;
+	__u32 address = bpf_ntohl(d->address.word[3]), ruleset = run->ruleset;
 
-	if (buckets) {
-		struct varvel_bucket4 *bucket = bpf_map_lookup_elem(buckets, &upper);
-
-		if (!bucket)
-			return 0;
-		if (bucket->count <= VARVEL_SLOTS4)
-			return bucket_search(bucket, (__u16)address);
-		first = bucket->first;
-		count = bucket->count;
-	}
-	ranges = bpf_map_lookup_elem(&ranges4, &ruleset);
-	return ranges ? search4(ranges, first, count, address) : 0;
+	if (run->ranges4)
+		return find_in_block(ruleset, run->ranges4, address);
+	return find_host(ruleset, address) ?: find_range(ruleset, address);
 }
 
 static __always_inline __u32 find6(__u32 ruleset, const struct dest *d)
@@ -230,10 +287,11 @@ static __always_inline void tuple6(__u32 *to, const struct dest *d)
 }
 
 /*
- * Whose socket would receive this on the machine? from is the sender's address
- * and port; port 0 finds listeners only.
+ * Whose socket would receive this if it came from this machine? from is the
+ * sender's address and port; without it, listeners only. To the unspecified
+ * address means to loopback.
  */
-static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const struct dest *d,
+static __always_inline enum owner local_owner(void *ctx, __u64 run, const struct dest *d,
 						 const struct dest *from)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -273,7 +331,7 @@ static __always_inline enum owner loopback_owner(void *ctx, __u64 run, const str
  */
 static __always_inline struct judgement judge_loopback(void *ctx, __u64 run, const struct dest *d)
 {
-	switch (loopback_owner(ctx, run, d, NULL)) {
+	switch (local_owner(ctx, run, d, NULL)) {
 	case OWNER_SAME:
 		return (struct judgement){VERDICT_LOOPBACK, REASON_NONE};
 	case OWNER_NONE:

@@ -8,13 +8,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
 
 	"github.com/varvel/varvel/internal/bench"
+	"github.com/varvel/varvel/internal/rig"
 )
 
 func main() {
@@ -45,21 +45,7 @@ func run(ctx context.Context, args []string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("it loads kernel programs and makes network namespaces, so it needs root: sudo make bench")
 	}
-	return again(ctx, args)
-}
-
-// again starts this program in a network namespace of its own.
-func again(ctx context.Context, args []string) error {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{bench.ArgInside}, args...)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM, Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode()) // it has said why
-	}
-	return err
+	return rig.Apart(ctx, false, append([]string{bench.ArgInside}, args...)...)
 }
 
 // inside measures.
@@ -69,7 +55,7 @@ func inside(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Bin, "bin", "bin", "folder with varveld and varvel")
 	flags.StringVar(&o.Only, "only", "", "names of figures, separated by commas; all by default")
 	flags.BoolVar(&o.Quick, "quick", false, "few rounds: shows that it works, not how fast it is")
-	out := flags.String("out", filepath.Join("bench", "results.json"), "file to write")
+	out := flags.String("out", filepath.Join("bench", "results.json"), "file to write; figures that are not measured stay as they are")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -77,16 +63,5 @@ func inside(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return write(*out, results)
-}
-
-func write(path string, results []bench.Result) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(bench.WriteJSON(f, results), f.Close())
+	return bench.Save(*out, results)
 }

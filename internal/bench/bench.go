@@ -28,7 +28,7 @@ type group struct {
 
 func groups() []group {
 	return []group{
-		{[]string{"connect_udp_10", "connect_udp_100k", "connect_udp_prefix_100k", "connect_udp_1m", "connect_tcp_100k"}, connects},
+		{[]string{"connect_udp_10", "connect_udp_100k", "connect_udp_prefix_100k", "connect_udp_1m", "connect_udp_one_load", "connect_tcp_100k"}, connects},
 		{[]string{"connect_outside", "exec_outside"}, outsideRuns},
 		{[]string{"tcp_throughput", "tcp_throughput_cpu", "pass_throughput", "pass_connect", "gateway_http_rps", "gateway_http_p99", "dns", "run_true"}, throughNode},
 		{[]string{"decide"}, decide},
@@ -72,7 +72,7 @@ func measureGroup(ctx context.Context, o Options, g group, want names) (_ []Resu
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	return g.measure(ctx, s, want)
 }
 

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -45,7 +44,7 @@ func TestEveryFigure(t *testing.T) {
 	}
 	want := []string{
 		"audit_append", "audit_append_appended", "connect_outside", "connect_tcp_100k", "connect_udp_10", "connect_udp_100k",
-		"connect_udp_1m", "connect_udp_prefix_100k", "decide", "dns", "exec_outside", "gateway_http_p99", "gateway_http_rps",
+		"connect_udp_1m", "connect_udp_one_load", "connect_udp_prefix_100k", "decide", "dns", "exec_outside", "gateway_http_p99", "gateway_http_rps",
 		"pass_connect", "pass_throughput", "run_true", "tcp_throughput", "tcp_throughput_cpu",
 	}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(got))); diff != "" {
@@ -85,38 +84,5 @@ func TestInterleaveEnds(t *testing.T) {
 	cancel()
 	if _, err := interleave(ctx, 1, []side{{"a", nil}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that it was cancelled", err)
-	}
-}
-
-// talk runs a worker's loop on pipes.
-func talk(t *testing.T, do func(order) ([]float64, error)) *conversation {
-	t.Helper()
-	ordersOut, ordersIn := io.Pipe()
-	repliesOut, repliesIn := io.Pipe()
-	done := make(chan error, 1)
-	go func() { done <- newConversation(ordersOut, repliesIn).serve(do) }()
-	t.Cleanup(func() {
-		if err := errors.Join(ordersIn.Close(), <-done); err != nil {
-			t.Error(err)
-		}
-	})
-	return newConversation(repliesOut, ordersIn)
-}
-
-func TestConversation(t *testing.T) {
-	c := talk(t, func(o order) ([]float64, error) {
-		if o.Op == "fail" {
-			return nil, errors.New("no such luck")
-		}
-		return []float64{float64(o.N)}, nil
-	})
-	if got, err := c.ask(order{Op: "count", N: 3}); err != nil || !slices.Equal(got, []float64{3}) {
-		t.Errorf("got %v, %v", got, err)
-	}
-	if _, err := c.ask(order{Op: "fail"}); err == nil || !strings.Contains(err.Error(), "fail: no such luck") {
-		t.Errorf("got %v", err)
-	}
-	if got, err := c.ask(order{Op: "count", N: 4}); err != nil || !slices.Equal(got, []float64{4}) {
-		t.Errorf("after a failure: got %v, %v", got, err)
 	}
 }

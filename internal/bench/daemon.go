@@ -8,19 +8,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
-	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/varvel/varvel/internal/rig"
 	"github.com/varvel/varvel/internal/workload"
 )
 
 // daemon is Varvel on the measured node, with one agent.
 type daemon struct {
+	*rig.Daemon
 	site *site
-	cmd  *exec.Cmd
-	ends chan error
 }
 
 // startDaemon starts varveld and waits until it answers.
@@ -29,26 +25,18 @@ func (s *site) startDaemon(ctx context.Context) (*daemon, error) {
 	if err := os.Mkdir(cgroup, 0o755); err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return workload.Remove(cgroup) })
+	s.OnClose(func() error { return workload.Remove(cgroup) })
 	if err := s.writeConfig(cgroup); err != nil {
 		return nil, err
 	}
-	log, err := os.Create(s.path("varveld.log"))
-	if err != nil {
+	d := &daemon{&rig.Daemon{
+		Bin: s.options.Bin, Dir: s.path("config"), Socket: s.path("run/admin.sock"), Log: s.path("varveld.log"),
+	}, s}
+	if err := d.Start(ctx); err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	d := &daemon{site: s, ends: make(chan error, 1)}
-	d.cmd = exec.CommandContext(ctx, filepath.Join(s.options.Bin, "varveld"), "--config", s.path("config"))
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	d.cmd.Cancel = func() error { return d.cmd.Process.Signal(syscall.SIGTERM) }
-	if err := d.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start varveld; make build makes it: %w", err)
-	}
-	go func() { d.ends <- d.cmd.Wait() }()
-	s.onClose(d.stop)
-	return d, d.waitReady(ctx)
+	s.OnClose(func() error { return d.Stop(s.path("bpf")) })
+	return d, d.WaitReady(ctx)
 }
 
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
@@ -91,42 +79,9 @@ actions:
 	)
 }
 
-// waitReady asks until the daemon answers.
-func (d *daemon) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for {
-		if err := d.varvel(ctx, "status").Run(); err == nil {
-			return nil
-		}
-		select {
-		case err := <-d.ends:
-			d.ends <- err
-			return fmt.Errorf("varveld has ended: %w: %s", err, d.log())
-		case <-ctx.Done():
-			return fmt.Errorf("varveld does not answer: %s", d.log())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-func (d *daemon) log() string {
-	raw, err := os.ReadFile(d.site.path("varveld.log"))
-	if err != nil {
-		return err.Error()
-	}
-	return string(raw[max(0, len(raw)-2000):])
-}
-
-// varvel is the command line tool, speaking to this daemon.
-func (d *daemon) varvel(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, filepath.Join(d.site.options.Bin, "varvel"),
-		append([]string{"--socket", d.site.path("run/admin.sock")}, args...)...)
-}
-
 // inRun is a command as a run of the agent.
 func (d *daemon) inRun(ctx context.Context, argv ...string) *exec.Cmd {
-	return d.varvel(ctx, append([]string{"run", "--agent", "bench", "--quiet", "--"}, argv...)...)
+	return d.Varvel(ctx, append([]string{"run", "--agent", "bench", "--quiet", "--"}, argv...)...)
 }
 
 // worker starts a worker by varvel run.
@@ -137,24 +92,7 @@ func (d *daemon) worker(ctx context.Context) (*process, error) {
 	}
 	p, err := startProcess(d.inRun(ctx, self, ArgWorker, strconv.Itoa(d.site.cpu)))
 	if err == nil {
-		d.site.onClose(p.stop)
+		d.site.OnClose(p.Stop)
 	}
 	return p, err
-}
-
-// stop ends the daemon and takes its bpffs away.
-func (d *daemon) stop() error {
-	// It may have ended already; then there is nobody to be told.
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-d.ends:
-	case <-time.After(15 * time.Second):
-		_ = d.cmd.Process.Kill()
-		<-d.ends
-	}
-	err := unix.Unmount(d.site.path("bpf"), unix.MNT_DETACH)
-	if errors.Is(err, unix.EINVAL) {
-		return nil // it was not mounted
-	}
-	return err
 }

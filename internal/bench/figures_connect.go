@@ -40,6 +40,7 @@ func connects(ctx context.Context, s *site, want names) ([]Result, error) {
 		{"connect_udp_100k", "connect_udp", udpBatch, 2, "100000"},
 		{"connect_udp_prefix_100k", "connect_udp", udpBatch, 3, "100000"},
 		{"connect_udp_1m", "connect_udp", udpBatch, 4, "1000000"},
+		{"connect_udp_one_load", "connect_udp", udpBatch, 2, "one load"},
 	}
 	udp, err := w.measure(ctx, s.rounds(1200), want, benches)
 	if err != nil {
@@ -61,12 +62,15 @@ func connectWorkers(ctx context.Context, s *site, sizes []int) (*connectSides, e
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return s.closeKernel(k) })
+	s.OnClose(func() error { return s.closeKernel(k) })
 	w := &connectSides{site: s, workers: map[string]*process{}, close: func() {}}
 	if w.workers["bare"], err = s.worker(ctx, ""); err != nil {
 		return nil, err
 	}
-	if w.workers["noop"], err = s.noopWorker(ctx); err != nil {
+	if w.workers["noop"], err = s.comparedWorker(ctx, "noop", measure.AttachNoop); err != nil {
+		return nil, err
+	}
+	if w.workers["one load"], err = s.comparedWorker(ctx, "one-load", measure.AttachOneLoad); err != nil {
 		return nil, err
 	}
 	var files []string
@@ -96,7 +100,7 @@ func connectWorkers(ctx context.Context, s *site, sizes []int) (*connectSides, e
 func (w *connectSides) load(files []string) error {
 	for _, p := range w.workers {
 		for _, f := range files {
-			if _, err := p.ask(order{Op: "load", File: f}); err != nil {
+			if _, err := p.Ask(order{Op: "load", File: f}); err != nil {
 				return err
 			}
 		}
@@ -139,7 +143,7 @@ func (w *connectSides) measure(ctx context.Context, rounds int, want names, all 
 func (w *connectSides) once(b connectBench, key string) func(int) ([]float64, error) {
 	return func(round int) ([]float64, error) {
 		offset := round * b.batch % (listLength - b.batch)
-		return w.workers[key].ask(order{Op: b.op, List: b.list, Offset: offset, N: b.batch})
+		return w.workers[key].Ask(order{Op: b.op, List: b.list, Offset: offset, N: b.batch})
 	}
 }
 

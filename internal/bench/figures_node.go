@@ -71,7 +71,7 @@ func throughNode(ctx context.Context, s *site, want names) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(outside.stop)
+	s.OnClose(outside.Stop)
 	echoing, stop := context.WithCancel(ctx)
 	defer stop()
 	echo, err := serveEcho(echoing)
@@ -82,7 +82,7 @@ func throughNode(ctx context.Context, s *site, want names) ([]Result, error) {
 	for _, b := range nodeBenches(s.caFile(), echo) {
 		found, err := b.measure(ctx, s, want, inside, outside)
 		if err != nil {
-			return results, fmt.Errorf("%w; varveld: %s", err, d.log())
+			return results, fmt.Errorf("%w; varveld: %s", err, d.Tail())
 		}
 		results = append(results, found...)
 	}
@@ -103,8 +103,8 @@ func (b nodeBench) measure(ctx context.Context, s *site, want names, inside, out
 		return nil, nil
 	}
 	series, err := interleave(ctx, s.rounds(b.rounds), []side{
-		{"inside", func(int) ([]float64, error) { return inside.ask(b.inside) }},
-		{"outside", func(int) ([]float64, error) { return outside.ask(b.outside) }},
+		{"inside", func(int) ([]float64, error) { return inside.Ask(b.inside) }},
+		{"outside", func(int) ([]float64, error) { return outside.Ask(b.outside) }},
 	})
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func outsideRuns(ctx context.Context, s *site, want names) ([]Result, error) {
 	if err := writeSockaddrs(file, measure.NewSockaddrs(m.exact, targetPort)); err != nil {
 		return nil, err
 	}
-	if _, err := w.ask(order{Op: "load", File: file}); err != nil {
+	if _, err := w.Ask(order{Op: "load", File: file}); err != nil {
 		return nil, err
 	}
 	t := &toggle{site: s}
@@ -72,7 +72,7 @@ func repeat(w *process, o order, batches int) ([]float64, error) {
 		if o.Op == "connect_udp" {
 			o.Offset = i * o.N
 		}
-		v, err := w.ask(o)
+		v, err := w.Ask(o)
 		if err != nil {
 			return nil, err
 		}

@@ -14,12 +14,13 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/miekg/dns"
+	"github.com/varvel/varvel/internal/rig"
 )
 
 // What the world serves besides the port that all rules allow.
@@ -37,7 +38,7 @@ const (
 func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	return newConversation(in, out).serve(func(o order) ([]float64, error) { return nil, serveAll(ctx, o.CA) })
+	return newConversation(in, out).Serve(func(o order) ([]float64, error) { return nil, serveAll(ctx, o.CA) })
 }
 
 // serveAll starts every server. The certificate that clients have to trust is
@@ -125,19 +126,8 @@ func serveNames(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { conn.Close() })
-	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		answer := new(dns.Msg).SetReply(q)
-		if q.Question[0].Qtype == dns.TypeA {
-			answer.Answer = []dns.RR{&dns.A{
-				Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60},
-				A:   net.ParseIP(worldAddress),
-			}}
-		}
-		// A lost answer is asked for again.
-		_ = w.WriteMsg(answer)
-	})}
-	go func() { _ = server.ActivateAndServe() }() // ends with ctx
+	addrs := []netip.Addr{netip.MustParseAddr(worldAddress)}
+	rig.ServeNames(ctx, conn, func(net.Addr, string) ([]netip.Addr, bool) { return addrs, true })
 	return nil
 }
 

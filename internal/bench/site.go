@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,17 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/varvel/varvel/internal/kernel"
-	"github.com/varvel/varvel/internal/kernel/measure"
+	"github.com/varvel/varvel/internal/rig"
 	"github.com/varvel/varvel/internal/workload"
 )
 
 // site is where figures are measured: a network, cgroups, files.
 type site struct {
+	rig.Closers
 	options Options
 	dir     string // of temporary files
 	cpu     int    // of the measured worker
 	cgroups *workload.Cgroups
-	closers []func() error
 }
 
 // openSite prepares everything that figures share.
@@ -30,20 +31,20 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 	s := &site{options: o, cpu: runtime.NumCPU() - 1}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, s.Close())
 		}
 	}()
 	if s.dir, err = os.MkdirTemp("", sitePrefix); err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return os.RemoveAll(s.dir) })
+	s.OnClose(func() error { return os.RemoveAll(s.dir) })
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		return nil, err
 	}
 	if s.cgroups, err = workload.OpenCgroups("", fmt.Sprint(sitePrefix, os.Getpid())); err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return workload.Remove(s.top()) })
+	s.OnClose(func() error { return workload.Remove(s.top()) })
 	if err := errors.Join(mountBPFFS(), sweep(s.cgroups.Root)); err != nil {
 		return nil, err
 	}
@@ -51,29 +52,16 @@ func openSite(ctx context.Context, o Options) (_ *site, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(world.stop)
+	s.OnClose(world.Stop)
 	// The kernel takes a dead process's wire away only after a while, and the
 	// next site needs the name.
-	s.onClose(func() error { return command(context.WithoutCancel(ctx), "ip", "link", "delete", "wire") })
+	s.OnClose(func() error { return rig.Unwire(context.WithoutCancel(ctx)) })
 	return s, nil
 }
 
 func (s *site) caFile() string { return filepath.Join(s.dir, "ca.pem") }
 
 func (s *site) top() string { return filepath.Dir(s.cgroups.Runs) }
-
-func (s *site) onClose(f func() error) { s.closers = append(s.closers, f) }
-
-// close undoes everything, the last first.
-func (s *site) close() error {
-	var errs []error
-	for len(s.closers) > 0 {
-		last := len(s.closers) - 1
-		errs = append(errs, s.closers[last]())
-		s.closers = s.closers[:last]
-	}
-	return errors.Join(errs...)
-}
 
 const bpffs = "/sys/fs/bpf"
 
@@ -108,23 +96,23 @@ func (s *site) closeKernel(k *kernel.Kernel) error {
 func (s *site) worker(ctx context.Context, cgroup string) (*process, error) {
 	p, err := startWorker(ctx, cgroup, s.cpu)
 	if err == nil {
-		s.onClose(p.stop)
+		s.OnClose(p.Stop)
 	}
 	return p, err
 }
 
-// noopWorker starts a worker whose sockets pass programs that do nothing.
-func (s *site) noopWorker(ctx context.Context) (*process, error) {
-	dir := filepath.Join(s.top(), "noop")
+// comparedWorker starts a worker whose sockets pass programs to compare with.
+func (s *site) comparedWorker(ctx context.Context, name string, attach func(cgroup string) (io.Closer, error)) (*process, error) {
+	dir := filepath.Join(s.top(), name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return workload.Remove(dir) })
-	noop, err := measure.AttachNoop(dir)
+	s.OnClose(func() error { return workload.Remove(dir) })
+	attached, err := attach(dir)
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(noop.Close)
+	s.OnClose(attached.Close)
 	return s.worker(ctx, dir)
 }
 
@@ -134,10 +122,10 @@ func (s *site) runWorker(ctx context.Context, k *kernel.Kernel, name string, m m
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(func() error { return workload.Remove(dir) })
+	s.OnClose(func() error { return workload.Remove(dir) })
 	if err := errors.Join(k.AddRun(id, false), k.LoadRuleSet(m.rules), k.UseRuleSet(id, m.rules.ID)); err != nil {
 		return nil, fmt.Errorf("govern the run %s: %w", name, err)
 	}
-	s.onClose(func() error { return k.RemoveRun(id) })
+	s.OnClose(func() error { return k.RemoveRun(id) })
 	return s.worker(ctx, dir)
 }

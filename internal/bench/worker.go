@@ -29,7 +29,7 @@ func Work(in io.Reader, out io.Writer, cpu int) error {
 		return err
 	}
 	w := &worker{net: newClient()}
-	return newConversation(in, out).serve(w.do)
+	return newConversation(in, out).Serve(w.do)
 }
 
 func pin(cpu int) error {

@@ -3,14 +3,13 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/varvel/varvel/internal/rig"
 )
 
 // The wire between the measured side and the world.
@@ -29,11 +28,11 @@ func startWorld(ctx context.Context, caFile string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := wire(ctx, p.cmd.Process.Pid); err != nil {
-		return nil, errors.Join(err, p.stop())
+	if err := wire(ctx, p.Cmd.Process.Pid); err != nil {
+		return nil, errors.Join(err, p.Stop())
 	}
-	if _, err := p.ask(order{Op: "serve", CA: caFile}); err != nil {
-		return nil, errors.Join(err, p.stop())
+	if _, err := p.Ask(order{Op: "serve", CA: caFile}); err != nil {
+		return nil, errors.Join(err, p.Stop())
 	}
 	return p, nil
 }
@@ -55,26 +54,9 @@ func startOn(cpu int, cmd *exec.Cmd) (_ *process, err error) {
 	return startProcess(cmd)
 }
 
+// wire joins this namespace and the world's.
 func wire(ctx context.Context, pid int) error {
-	there := []string{"nsenter", "--net=/proc/" + strconv.Itoa(pid) + "/ns/net", "--"}
-	for _, step := range []string{
-		"ip link set lo up",
-		"ip link add wire type veth peer name wire netns " + strconv.Itoa(pid),
-		"ip address add " + nodeAddress + "/24 dev wire",
-		"ip link set wire up",
-		"there ip link set lo up",
-		"there ip address add " + worldAddress + "/24 dev wire",
-		"there ip link set wire up",
-		"there ip route add local 0.0.0.0/1 dev lo",
-		"ip route add default via " + worldAddress,
-	} {
-		argv := strings.Fields(step)
-		if argv[0] == "there" {
-			argv = append(there, argv[1:]...)
-		}
-		if err := command(ctx, argv...); err != nil {
-			return fmt.Errorf("make the benchmark's network: %w", err)
-		}
-	}
-	return nil
+	return rig.Wire(ctx, pid,
+		[]string{"address add " + nodeAddress + "/24 dev wire", "route add default via " + worldAddress},
+		[]string{"address add " + worldAddress + "/24 dev wire", "route add local 0.0.0.0/1 dev lo"})
 }

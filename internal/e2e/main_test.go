@@ -46,11 +46,8 @@ func runTests(m *testing.M) int {
 // build makes the programs as they are shipped, and a copy of this one that
 // every user may run.
 func build(dir string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/",
-		"github.com/varvel/varvel/cmd/varveld", "github.com/varvel/varvel/cmd/varvel")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: %s", err, out)
+	if err := testutil.Build(dir); err != nil {
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {

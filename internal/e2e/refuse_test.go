@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -70,6 +71,7 @@ func TestStartRefused(t *testing.T) {
 			if tt.taken != "" {
 				n.take(tt.taken)
 			}
+			before := n.leftovers() // what the test itself has put there
 			argv := []string{"timeout", "20"}
 			for _, a := range tt.argv {
 				argv = append(argv, strings.ReplaceAll(a, "DIR/", n.dir+"/"))
@@ -83,8 +85,11 @@ func TestStartRefused(t *testing.T) {
 			if strings.Contains(r.stderr, "goroutine") {
 				t.Errorf("it panicked:\n%s", r.stderr)
 			}
-			if left := n.startLeft(); len(left) > 0 {
+			if left := n.startLeft(before); len(left) > 0 {
 				t.Errorf("left behind by a start that has failed:\n\t%s", strings.Join(left, "\n\t"))
+			}
+			if err := os.RemoveAll(filepath.Join(n.dir, "run")); err != nil {
+				t.Error(err)
 			}
 		})
 	}
@@ -100,8 +105,8 @@ func hidden(script string) []string {
 // leaves: its mounts, the directories that it has made, and events of a daemon
 // that never was. What it may keep are an id, keys and an empty log: they are
 // whole, and the next start uses them.
-func (n *node) startLeft() []string {
-	left := n.leftovers()
+func (n *node) startLeft(before []string) []string {
+	left := slices.DeleteFunc(n.leftovers(), func(s string) bool { return slices.Contains(before, s) })
 	if now := n.mountinfo(); now != n.before {
 		left = append(left, "mounts:\n"+now)
 	}

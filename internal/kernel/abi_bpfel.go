@@ -18,16 +18,16 @@ type abiVarvelAddress struct {
 	Word [4]uint32
 }
 
+type abiVarvelBlock4 struct {
+	_     structs.HostLayout
+	Start [2048]uint32
+	Set   [2048]uint16
+}
+
 type abiVarvelBucket struct {
 	_        structs.HostLayout
 	Refilled uint64
 	Tokens   uint64
-}
-
-type abiVarvelBucket4 struct {
-	_     structs.HostLayout
-	Count uint32
-	Slot  [15]abiVarvelSlot4
 }
 
 type abiVarvelClass uint32
@@ -40,7 +40,7 @@ const (
 
 type abiVarvelCounters struct {
 	_           structs.HostLayout
-	Refused     [17]uint64
+	Refused     [18]uint64
 	Lost        [2]uint64
 	Held        uint64
 	Tell        abiVarvelBucket
@@ -115,6 +115,24 @@ const (
 	abiVarvelHookHOOK_INGRESS abiVarvelHook = 6
 )
 
+type abiVarvelLayout4 uint32
+
+const (
+	abiVarvelLayout4LAYOUT4FEW         abiVarvelLayout4 = 64
+	abiVarvelLayout4LAYOUT4BLOCK       abiVarvelLayout4 = 2048
+	abiVarvelLayout4LAYOUT4SLOTS       abiVarvelLayout4 = 16
+	abiVarvelLayout4LAYOUT4SET_BITS    abiVarvelLayout4 = 12
+	abiVarvelLayout4LAYOUT4HOST_BITS   abiVarvelLayout4 = 12
+	abiVarvelLayout4LAYOUT4BUCKET_BITS abiVarvelLayout4 = 15
+	abiVarvelLayout4LAYOUT4FACTOR      abiVarvelLayout4 = 2654435761
+	abiVarvelLayout4LAYOUT4ELSEWHERE   abiVarvelLayout4 = 2147483648
+)
+
+type abiVarvelLine4 struct {
+	_    structs.HostLayout
+	Slot [16]uint32
+}
+
 type abiVarvelNameKey struct {
 	_        structs.HostLayout
 	Run      uint64
@@ -170,6 +188,7 @@ type abiVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type abiVarvelPrefix6 struct {
@@ -201,10 +220,11 @@ const (
 	abiVarvelReasonREASON_MALFORMED        abiVarvelReason = 11
 	abiVarvelReasonREASON_FULL             abiVarvelReason = 12
 	abiVarvelReasonREASON_STALE            abiVarvelReason = 13
-	abiVarvelReasonREASON_INBOUND          abiVarvelReason = 14
-	abiVarvelReasonREASON_LINK_LOCAL       abiVarvelReason = 15
-	abiVarvelReasonREASON_NO_LOOPBACK      abiVarvelReason = 16
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 17
+	abiVarvelReasonREASON_PORT_FOREIGN     abiVarvelReason = 14
+	abiVarvelReasonREASON_INBOUND          abiVarvelReason = 15
+	abiVarvelReasonREASON_LINK_LOCAL       abiVarvelReason = 16
+	abiVarvelReasonREASON_NO_LOOPBACK      abiVarvelReason = 17
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 18
 )
 
 type abiVarvelRedirectKey struct {
@@ -230,12 +250,6 @@ const (
 	abiVarvelRunFlagsRUN_OBSERVE abiVarvelRunFlags = 1
 )
 
-type abiVarvelSlot4 struct {
-	_     structs.HostLayout
-	Start uint16
-	Set   uint16
-}
-
 type abiVarvelSocket struct {
 	_          structs.HostLayout
 	Run        uint64
@@ -260,11 +274,13 @@ type abiVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	abiMapAccepted                = "accepted"
+	abiMapBlock4                  = "block4"
 	abiMapBuckets4                = "buckets4"
 	abiMapCounters                = "counters"
 	abiMapDenials                 = "denials"
 	abiMapExact6                  = "exact6"
 	abiMapFlows                   = "flows"
+	abiMapHosts4                  = "hosts4"
 	abiMapInbound                 = "inbound"
 	abiMapLife                    = "life"
 	abiMapNames                   = "names"
@@ -276,10 +292,9 @@ const (
 	abiMapRedirects               = "redirects"
 	abiMapRuns                    = "runs"
 	abiMapSockets                 = "sockets"
-	abiMapStrays                  = "strays"
 	abiVarSharedVarvelAddress     = "shared_varvel_address"
+	abiVarSharedVarvelBlock4      = "shared_varvel_block4"
 	abiVarSharedVarvelBucket      = "shared_varvel_bucket"
-	abiVarSharedVarvelBucket4     = "shared_varvel_bucket4"
 	abiVarSharedVarvelClass       = "shared_varvel_class"
 	abiVarSharedVarvelCounters    = "shared_varvel_counters"
 	abiVarSharedVarvelEvent       = "shared_varvel_event"
@@ -288,6 +303,8 @@ const (
 	abiVarSharedVarvelFlow        = "shared_varvel_flow"
 	abiVarSharedVarvelFlowKey     = "shared_varvel_flow_key"
 	abiVarSharedVarvelHook        = "shared_varvel_hook"
+	abiVarSharedVarvelLayout4     = "shared_varvel_layout4"
+	abiVarSharedVarvelLine4       = "shared_varvel_line4"
 	abiVarSharedVarvelNameKey     = "shared_varvel_name_key"
 	abiVarSharedVarvelNode        = "shared_varvel_node"
 	abiVarSharedVarvelOrigin      = "shared_varvel_origin"
@@ -299,7 +316,6 @@ const (
 	abiVarSharedVarvelRedirectKey = "shared_varvel_redirect_key"
 	abiVarSharedVarvelRun         = "shared_varvel_run"
 	abiVarSharedVarvelRunFlags    = "shared_varvel_run_flags"
-	abiVarSharedVarvelSlot4       = "shared_varvel_slot4"
 	abiVarSharedVarvelSocket      = "shared_varvel_socket"
 	abiVarSharedVarvelSocketFlags = "shared_varvel_socket_flags"
 )
@@ -353,11 +369,13 @@ type abiProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type abiMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
@@ -369,7 +387,6 @@ type abiMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // abiVariableSpecs contains global variables before they are loaded into the kernel.
@@ -377,8 +394,8 @@ type abiMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type abiVariableSpecs struct {
 	SharedVarvelAddress     *ebpf.VariableSpec `ebpf:"shared_varvel_address"`
+	SharedVarvelBlock4      *ebpf.VariableSpec `ebpf:"shared_varvel_block4"`
 	SharedVarvelBucket      *ebpf.VariableSpec `ebpf:"shared_varvel_bucket"`
-	SharedVarvelBucket4     *ebpf.VariableSpec `ebpf:"shared_varvel_bucket4"`
 	SharedVarvelClass       *ebpf.VariableSpec `ebpf:"shared_varvel_class"`
 	SharedVarvelCounters    *ebpf.VariableSpec `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.VariableSpec `ebpf:"shared_varvel_event"`
@@ -387,6 +404,8 @@ type abiVariableSpecs struct {
 	SharedVarvelFlow        *ebpf.VariableSpec `ebpf:"shared_varvel_flow"`
 	SharedVarvelFlowKey     *ebpf.VariableSpec `ebpf:"shared_varvel_flow_key"`
 	SharedVarvelHook        *ebpf.VariableSpec `ebpf:"shared_varvel_hook"`
+	SharedVarvelLayout4     *ebpf.VariableSpec `ebpf:"shared_varvel_layout4"`
+	SharedVarvelLine4       *ebpf.VariableSpec `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.VariableSpec `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.VariableSpec `ebpf:"shared_varvel_node"`
 	SharedVarvelOrigin      *ebpf.VariableSpec `ebpf:"shared_varvel_origin"`
@@ -398,7 +417,6 @@ type abiVariableSpecs struct {
 	SharedVarvelRedirectKey *ebpf.VariableSpec `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.VariableSpec `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.VariableSpec `ebpf:"shared_varvel_run_flags"`
-	SharedVarvelSlot4       *ebpf.VariableSpec `ebpf:"shared_varvel_slot4"`
 	SharedVarvelSocket      *ebpf.VariableSpec `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.VariableSpec `ebpf:"shared_varvel_socket_flags"`
 }
@@ -424,11 +442,13 @@ func (o *abiObjects) Close() error {
 // It can be passed to loadAbiObjects or ebpf.CollectionSpec.LoadAndAssign.
 type abiMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
@@ -440,17 +460,18 @@ type abiMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *abiMaps) Close() error {
 	return _AbiClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Hosts4,
 		m.Inbound,
 		m.Life,
 		m.Names,
@@ -462,7 +483,6 @@ func (m *abiMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 
@@ -471,8 +491,8 @@ func (m *abiMaps) Close() error {
 // It can be passed to loadAbiObjects or ebpf.CollectionSpec.LoadAndAssign.
 type abiVariables struct {
 	SharedVarvelAddress     *ebpf.Variable `ebpf:"shared_varvel_address"`
+	SharedVarvelBlock4      *ebpf.Variable `ebpf:"shared_varvel_block4"`
 	SharedVarvelBucket      *ebpf.Variable `ebpf:"shared_varvel_bucket"`
-	SharedVarvelBucket4     *ebpf.Variable `ebpf:"shared_varvel_bucket4"`
 	SharedVarvelClass       *ebpf.Variable `ebpf:"shared_varvel_class"`
 	SharedVarvelCounters    *ebpf.Variable `ebpf:"shared_varvel_counters"`
 	SharedVarvelEvent       *ebpf.Variable `ebpf:"shared_varvel_event"`
@@ -481,6 +501,8 @@ type abiVariables struct {
 	SharedVarvelFlow        *ebpf.Variable `ebpf:"shared_varvel_flow"`
 	SharedVarvelFlowKey     *ebpf.Variable `ebpf:"shared_varvel_flow_key"`
 	SharedVarvelHook        *ebpf.Variable `ebpf:"shared_varvel_hook"`
+	SharedVarvelLayout4     *ebpf.Variable `ebpf:"shared_varvel_layout4"`
+	SharedVarvelLine4       *ebpf.Variable `ebpf:"shared_varvel_line4"`
 	SharedVarvelNameKey     *ebpf.Variable `ebpf:"shared_varvel_name_key"`
 	SharedVarvelNode        *ebpf.Variable `ebpf:"shared_varvel_node"`
 	SharedVarvelOrigin      *ebpf.Variable `ebpf:"shared_varvel_origin"`
@@ -492,7 +514,6 @@ type abiVariables struct {
 	SharedVarvelRedirectKey *ebpf.Variable `ebpf:"shared_varvel_redirect_key"`
 	SharedVarvelRun         *ebpf.Variable `ebpf:"shared_varvel_run"`
 	SharedVarvelRunFlags    *ebpf.Variable `ebpf:"shared_varvel_run_flags"`
-	SharedVarvelSlot4       *ebpf.Variable `ebpf:"shared_varvel_slot4"`
 	SharedVarvelSocket      *ebpf.Variable `ebpf:"shared_varvel_socket"`
 	SharedVarvelSocketFlags *ebpf.Variable `ebpf:"shared_varvel_socket_flags"`
 }

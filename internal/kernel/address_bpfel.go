@@ -15,7 +15,7 @@ import (
 
 type addressVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [17]uint64
+	Refused [18]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -119,6 +119,7 @@ type addressVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type addressVarvelRedirectKey struct {
@@ -174,11 +175,13 @@ type addressVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	addressMapAccepted            = "accepted"
+	addressMapBlock4              = "block4"
 	addressMapBuckets4            = "buckets4"
 	addressMapCounters            = "counters"
 	addressMapDenials             = "denials"
 	addressMapExact6              = "exact6"
 	addressMapFlows               = "flows"
+	addressMapHosts4              = "hosts4"
 	addressMapInbound             = "inbound"
 	addressMapLife                = "life"
 	addressMapNames               = "names"
@@ -190,7 +193,6 @@ const (
 	addressMapRedirects           = "redirects"
 	addressMapRuns                = "runs"
 	addressMapSockets             = "sockets"
-	addressMapStrays              = "strays"
 	addressProgVarvelBind4        = "varvel_bind4"
 	addressProgVarvelBind6        = "varvel_bind6"
 	addressProgVarvelConnect4     = "varvel_connect4"
@@ -262,11 +264,13 @@ type addressProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type addressMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
@@ -278,7 +282,6 @@ type addressMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // addressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -308,11 +311,13 @@ func (o *addressObjects) Close() error {
 // It can be passed to loadAddressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type addressMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
@@ -324,17 +329,18 @@ type addressMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *addressMaps) Close() error {
 	return _AddressClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Hosts4,
 		m.Inbound,
 		m.Life,
 		m.Names,
@@ -346,7 +352,6 @@ func (m *addressMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 

@@ -1,6 +1,12 @@
 package kernel
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/cilium/ebpf"
+)
 
 // Counters are exact: they count also what no event could tell.
 type Counters struct {
@@ -26,26 +32,65 @@ func (c Counters) Total() uint64 {
 // Lost is how many events found their ring full.
 func (c Counters) Lost() uint64 { return c.LostLife + c.LostDenials }
 
-// Counters returns the counters of a live run.
+// Nobody is the run of what belongs to none: sockets that an upgrade has lost or
+// that were born outside, and cgroups that are no run's. No cgroup has this number.
+const Nobody uint64 = 0
+
+// countNobody makes the counters of nobody, unless they are there.
+func (k *Kernel) countNobody() error {
+	err := k.objects.maps["counters"].Update(Nobody, noCounters(), ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("make the counters of sockets without a run: %w", full(err, "runs"))
+	}
+	return nil
+}
+
+func noCounters() []abiVarvelCounters {
+	return make([]abiVarvelCounters, ebpf.MustPossibleCPU())
+}
+
+// Counters returns the counters of a live run, and for 0 those of all that
+// belongs to no run.
 func (k *Kernel) Counters(cgroupID uint64) (Counters, error) {
+	c, err := readCounters(k.objects.maps["counters"], cgroupID, k.objects.reasons)
+	if err != nil {
+		return Counters{}, err
+	}
+	rest, err := readRest(k.objects.maps[restMap], cgroupID)
+	if err != nil {
+		return Counters{}, err
+	}
+	return c.plus(sumCounters([]abiVarvelCounters{rest}, k.objects.reasons)), nil
+}
+
+// restMap keeps what old programs counted last, while their counters were copied
+// into another layout. Only user space knows it; see adopter.countRest.
+const restMap = "counted_rest"
+
+// restSpec is the map of counters without CPUs.
+func restSpec(counters *ebpf.MapSpec) *ebpf.MapSpec {
+	rest := counters.Copy()
+	rest.Name, rest.Type = restMap, ebpf.Hash
+	return rest
+}
+
+// readRest is 0 for most runs.
+func readRest(m *ebpf.Map, cgroupID uint64) (rest abiVarvelCounters, err error) {
+	if err := absent(m.Lookup(cgroupID, &rest)); err != nil {
+		return rest, fmt.Errorf("read the counters of a run: %w", err)
+	}
+	return rest, nil
+}
+
+func readCounters(m *ebpf.Map, cgroupID uint64, reasons []string) (Counters, error) {
 	var perCPU []abiVarvelCounters
-	if err := k.objects.maps["counters"].Lookup(cgroupID, &perCPU); err != nil {
+	if err := m.Lookup(cgroupID, &perCPU); err != nil {
 		return Counters{}, fmt.Errorf("read the counters of a run: %w", err)
 	}
-	return k.sum(perCPU), nil
+	return sumCounters(perCPU, reasons), nil
 }
 
-// Strays returns the counters of all cgroups below those of runs that are no
-// run's: what was refused to them, since the programs were loaded.
-func (k *Kernel) Strays() (Counters, error) {
-	var perCPU []abiVarvelCounters
-	if err := k.objects.maps["strays"].Lookup(uint32(0), &perCPU); err != nil {
-		return Counters{}, fmt.Errorf("read the counters of unknown cgroups: %w", err)
-	}
-	return k.sum(perCPU), nil
-}
-
-func (k *Kernel) sum(perCPU []abiVarvelCounters) Counters {
+func sumCounters(perCPU []abiVarvelCounters, reasons []string) Counters {
 	out := Counters{Refused: map[string]uint64{}}
 	for _, c := range perCPU {
 		out.LostLife += c.Lost[abiVarvelClassCLASS_LIFE]
@@ -57,9 +102,42 @@ func (k *Kernel) sum(perCPU []abiVarvelCounters) Counters {
 		out.Exited += c.Exited
 		for i, n := range c.Refused {
 			if n > 0 {
-				out.Refused[textOf(k.objects.reasons, uint8(i))] += n
+				out.Refused[textOf(reasons, uint8(i))] += n
 			}
 		}
 	}
 	return out
+}
+
+func (c Counters) plus(d Counters) Counters {
+	out := Counters{
+		Refused: maps.Clone(c.Refused), LostLife: c.LostLife + d.LostLife, LostDenials: c.LostDenials + d.LostDenials,
+		Flows: c.Flows + d.Flows, FlowsUntold: c.FlowsUntold + d.FlowsUntold,
+		Forked: c.Forked + d.Forked, Executed: c.Executed + d.Executed, Exited: c.Exited + d.Exited,
+	}
+	for reason, n := range d.Refused {
+		out.Refused[reason] += n
+	}
+	return out
+}
+
+// add adds what was counted from one reading to the next.
+func (c *abiVarvelCounters) add(from, to []abiVarvelCounters) {
+	one := func(sign uint64, all []abiVarvelCounters) {
+		for _, d := range all {
+			for i, n := range d.Refused {
+				c.Refused[i] += sign * n
+			}
+			for i, n := range d.Lost {
+				c.Lost[i] += sign * n
+			}
+			c.Flows += sign * d.Flows
+			c.FlowsUntold += sign * d.FlowsUntold
+			c.Forked += sign * d.Forked
+			c.Executed += sign * d.Executed
+			c.Exited += sign * d.Exited
+		}
+	}
+	one(1, to)
+	one(^uint64(0), from)
 }

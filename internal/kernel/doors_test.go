@@ -257,50 +257,88 @@ func TestPrunedNamesAreRefused(t *testing.T) {
 	})
 }
 
-// TestSharedPortDoesNotLeadOut: a run may join the port group of a host's service
-// that the same user runs. Which of the group gets a connection is known only
-// when its port is, and may be chosen by a program of the run.
-func TestSharedPortDoesNotLeadOut(t *testing.T) {
-	e := newTestEnv(t)
-	for _, action := range []string{"share", "steer"} {
-		cgroup, run := e.newRun(t, "run_"+action, false)
-		const tries = "6"
-		made, control := "", int64(0)
-		// By its address, the first look finds either the run or the host.
-		for i := range 12 {
-			host := receiveShared(t, fmt.Sprintf("127.0.0.%d:0", i+1))
-			in(t, "", action, host.addr, tries)
-			before, bytes := host.settle(), host.received.Load()
-			control += before
-			made += in(t, cgroup, action, host.addr, tries) + "; "
-			if n := host.settle() - before; n != 0 || host.received.Load() != bytes {
-				t.Errorf("%s: %d connections reached the host's service", action, n)
-			}
-		}
-		if control == 0 {
-			t.Errorf("%s: unconfined, nothing reaches the host's service", action)
-		}
-		if made == strings.Repeat("ok 0; ", 12) {
-			t.Errorf("%s: its own listener: %q", action, made)
-		}
-		if c, err := e.Counters(run); err != nil || c.Refused["peer-foreign"] == 0 || c.Refused["loopback-foreign"] == 0 {
-			t.Errorf("%s: counters %+v, %v", action, c, err)
-		}
-	}
-}
-
-// receiveShared is a service whose port others of its user can share.
-func receiveShared(t *testing.T, address string) *receiver {
+// shareable listens as a host's service does that lets others of its user join its
+// port (SO_REUSEPORT, socket(7)).
+func shareable(t testing.TB, network, address string) *receiver {
 	t.Helper()
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 	}}
-	l, err := lc.Listen(t.Context(), "tcp4", address)
+	l, err := lc.Listen(t.Context(), network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	r := &receiver{addr: l.Addr().String()}
-	go r.connections(l)
-	return r
+	host := &receiver{addr: l.Addr().String()}
+	go host.connections(l)
+	return host
+}
+
+const shareTries = "40" // none of them would reach the host once in 2^40
+
+// TestForeignPortIsNotShared: a run can't join the port group of a host's service
+// that the same user runs, and can't take its place on one of its addresses.
+func TestForeignPortIsNotShared(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, run := e.newRun(t, "run_a", false)
+	observed, watched := e.newRun(t, "run_b", true)
+	for i, tt := range []struct{ network, listen, join string }{
+		{"tcp4", "127.0.0.1:0", "127.0.0.1:"}, {"tcp4", "0.0.0.0:0", "127.0.0.1:"},
+		{"tcp4", "127.0.0.1:0", "0.0.0.0:"}, {"tcp4", "192.0.2.1:0", "192.0.2.1:"},
+		{"tcp6", "[::1]:0", "[::1]:"}, {"tcp6", "[::]:0", "[::]:"},
+		{"tcp", "[::]:0", "127.0.0.1:"}, {"tcp6", "[2001:db8::1]:0", "[2001:db8::1]:"},
+	} {
+		host := shareable(t, tt.network, tt.listen)
+		join := tt.join + portOf(host)
+		if got := in(t, cgroup, "share", join, "0"); got != "listen EADDRINUSE" {
+			t.Errorf("%s beside %s: %q", join, host.addr, got)
+		}
+		if c, err := e.Counters(run); err != nil || c.Refused["port-foreign"] != uint64(i+1) {
+			t.Errorf("%s beside %s: counters %+v, %v", join, host.addr, c, err)
+		}
+		for name, other := range map[string]string{"unconfined": "", "in observe": observed} {
+			if got := in(t, other, "share", join, "0"); got != "listening\nok 0" {
+				t.Errorf("%s, %s beside %s: %q", name, join, host.addr, got)
+			}
+		}
+	}
+	if c, err := e.Counters(watched); err != nil || c.Refused["port-foreign"] != 8 {
+		t.Errorf("in observe: counters %+v, %v", c, err)
+	}
+	if got := in(t, cgroup, "share", "127.0.0.1:4712", "3"); got != "listening\nok 3" {
+		t.Errorf("a free port: %q", got)
+	}
+}
+
+// TestSharedPortDoesNotLeadOut: a host's service may join the port group of a run's
+// listener. Which of the group gets a connection is known only when its port is,
+// and may be chosen by a program of the run.
+func TestSharedPortDoesNotLeadOut(t *testing.T) {
+	e := newTestEnv(t)
+	cgroup, run := e.newRun(t, "run_a", false)
+	reached := func(cgroup, action, address string) int64 {
+		p := start(t, cgroup, action, address, shareTries)
+		p.expect(t, "listening")
+		host := shareable(t, "tcp4", address)
+		p.say(t, "go on")
+		if line, _ := p.stdout.ReadString('\n'); !strings.HasPrefix(line, "ok ") {
+			t.Errorf("%s: %q", action, line)
+		}
+		return host.settle()
+	}
+	for i, action := range []string{"share", "steer"} {
+		if reached("", action, fmt.Sprintf("127.0.0.1:%d", 4713+2*i)) == 0 {
+			t.Errorf("control, %s: nothing reached the host's service", action)
+		}
+		before, err := e.Counters(run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := reached(cgroup, action, fmt.Sprintf("127.0.0.1:%d", 4714+2*i)); n != 0 {
+			t.Errorf("%s: %d connections reached the host's service", action, n)
+		}
+		if c, err := e.Counters(run); err != nil || c.Total() == before.Total() {
+			t.Errorf("%s: counters %+v, %v", action, c, err)
+		}
+	}
 }

@@ -65,13 +65,13 @@ func (all *tallies) of(run uint64) tally {
 }
 
 // awaitReaders waits until every ring is read.
-func (e *testEnv) awaitReaders(t *testing.T) {
+func (k *Kernel) awaitReaders(t testing.TB) {
 	t.Helper()
-	for i := range e.flushes {
+	for i := range k.flushes {
 		waitFor(t, "the reader", func() bool {
-			e.flushes[i].mu.Lock()
-			defer e.flushes[i].mu.Unlock()
-			return e.flushes[i].start != nil
+			k.flushes[i].mu.Lock()
+			defer k.flushes[i].mu.Unlock()
+			return k.flushes[i].start != nil
 		})
 	}
 }
@@ -152,7 +152,7 @@ func TestStrays(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { removeCgroup(t, path) })
-	before, err := e.Strays()
+	before, err := e.Counters(Nobody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestStrays(t *testing.T) {
 	if got := in(t, path, "sockets", "5000"); got != "refused 5000" {
 		t.Errorf("got %q", got)
 	}
-	after, err := e.Strays()
+	after, err := e.Counters(Nobody)
 	if err != nil || after.Refused["no-run"]-before.Refused["no-run"] < tries {
 		t.Errorf("counted %d, %v; want %d", after.Refused["no-run"]-before.Refused["no-run"], err, tries)
 	}

@@ -18,7 +18,7 @@ func (k *Kernel) UseListen(cgroupID uint64, rs *ruleset.RuleSet) error {
 	if !ok {
 		return ErrUnknownRun
 	}
-	old, had := k.listens[cgroupID]
+	old, had := k.grants[cgroupID]
 	if len(rs.Entries) == 0 {
 		if !had {
 			return nil
@@ -32,26 +32,26 @@ func (k *Kernel) UseListen(cgroupID uint64, rs *ruleset.RuleSet) error {
 	if err != nil {
 		return err
 	}
-	grants := abiVarvelRun{Ruleset: set.index, Flags: r.Flags, Ranges4: set.small}
+	grants := abiVarvelRun{Ruleset: set.index, Flags: r.Flags, Ranges4: set.block}
 	if err := k.objects.maps["inbound"].Put(cgroupID, grants); err != nil {
 		k.sets.release(set.index)
 		return fmt.Errorf("switch what the run's listen grants: %w", full(err, "runs"))
 	}
 	if had {
-		k.sets.release(old)
+		k.sets.release(old.Ruleset)
 	}
-	k.listens[cgroupID] = set.index
+	k.grants[cgroupID] = grants
 	return k.bumpGeneration()
 }
 
 // dropListen takes back all that a run's listen grants. The caller holds the lock.
 func (k *Kernel) dropListen(cgroupID uint64) error {
-	index, ok := k.listens[cgroupID]
+	grants, ok := k.grants[cgroupID]
 	if !ok {
 		return nil
 	}
-	delete(k.listens, cgroupID)
+	delete(k.grants, cgroupID)
 	err := absent(k.objects.maps["inbound"].Delete(cgroupID))
-	k.sets.release(index)
+	k.sets.release(grants.Ruleset)
 	return err
 }

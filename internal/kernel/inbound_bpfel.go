@@ -15,7 +15,7 @@ import (
 
 type inboundVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [17]uint64
+	Refused [18]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -119,6 +119,7 @@ type inboundVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type inboundVarvelRedirectKey struct {
@@ -174,11 +175,13 @@ type inboundVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	inboundMapAccepted       = "accepted"
+	inboundMapBlock4         = "block4"
 	inboundMapBuckets4       = "buckets4"
 	inboundMapCounters       = "counters"
 	inboundMapDenials        = "denials"
 	inboundMapExact6         = "exact6"
 	inboundMapFlows          = "flows"
+	inboundMapHosts4         = "hosts4"
 	inboundMapInbound        = "inbound"
 	inboundMapLife           = "life"
 	inboundMapNames          = "names"
@@ -190,7 +193,6 @@ const (
 	inboundMapRedirects      = "redirects"
 	inboundMapRuns           = "runs"
 	inboundMapSockets        = "sockets"
-	inboundMapStrays         = "strays"
 	inboundProgVarvelIngress = "varvel_ingress"
 )
 
@@ -244,11 +246,13 @@ type inboundProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type inboundMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
@@ -260,7 +264,6 @@ type inboundMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // inboundVariableSpecs contains global variables before they are loaded into the kernel.
@@ -290,11 +293,13 @@ func (o *inboundObjects) Close() error {
 // It can be passed to loadInboundObjects or ebpf.CollectionSpec.LoadAndAssign.
 type inboundMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
@@ -306,17 +311,18 @@ type inboundMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *inboundMaps) Close() error {
 	return _InboundClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Hosts4,
 		m.Inbound,
 		m.Life,
 		m.Names,
@@ -328,7 +334,6 @@ func (m *inboundMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 

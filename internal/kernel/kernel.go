@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/cilium/ebpf/link"
@@ -17,7 +15,7 @@ type Config struct {
 	Runs   string // cgroup under which every run has its own, absolute path
 	Daemon string // cgroup of the daemon itself, absolute path
 	Level  uint32 // depth of a run's cgroup in the whole cgroup tree
-	Pins   string // directory in bpffs; made here, and owned by this package
+	Pins   string // directory in bpffs; made here, and owned by this package, with its siblings Pins-new-*
 	Log    *slog.Logger
 }
 
@@ -32,44 +30,99 @@ type Doors struct {
 type Kernel struct {
 	cfg     Config
 	objects *objects
-	links   []link.Link
-	netns   uint64     // cookie of our network namespace
-	flushes [2]flushes // one for each of rings
+	links   map[string]link.Link // by the name of the program that is attached
+	netns   uint64               // cookie of our network namespace
+	flushes [2]flushes           // one for each of rings
 
 	mu    sync.Mutex
 	node  abiVarvelNode
 	sets  *ruleSets
 	runs  map[uint64]abiVarvelRun
 	names map[uint64][]abiVarvelNameKey
-	// listens is, for runs that have one, the index of the rule set that says who may come in.
-	listens map[uint64]uint32
+	// grants are, for runs that have some, which rule set says who may come in.
+	grants map[uint64]abiVarvelRun
+
+	adoption Adoption
 }
 
-// Open loads and attaches the programs and pins them below cfg.Pins, which must
-// not exist. If anything fails, nothing is left behind.
-func Open(cfg Config) (_ *Kernel, err error) {
-	k := &Kernel{cfg: cfg, runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{}, listens: map[uint64]uint32{}}
+// Open puts the programs into force, below cfg.Pins.
+//
+// If there is nothing of Varvel there, it makes everything anew, and leaves
+// nothing behind if it fails. Otherwise it adopts what an earlier daemon has left:
+// its runs, with their rules, names and counters, stay known, and the programs of
+// this build take the place of the old ones with no moment without any. Maps whose
+// layout this build shares are kept with all that is in them. Others are made anew
+// and filled with what can be carried over; Adoption says what could not. If it
+// fails, the old programs are in force as before.
+//
+// Returns an error wrapping ErrPins if what is there cannot be read.
+//
+// The caller makes sure that no other daemon uses cfg.Pins.
+func Open(cfg Config) (*Kernel, error) {
+	s, err := readSpecs()
+	if err != nil {
+		return nil, err
+	}
+	return open(cfg, s, func(string) error { return nil })
+}
+
+// open is Open with two seams for tests: another build's objects, and a function
+// that is called before each step of an adoption and can make it fail.
+func open(cfg Config, s *specs, before func(step string) error) (_ *Kernel, err error) {
+	k := &Kernel{
+		cfg: cfg, links: map[string]link.Link{},
+		runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{}, grants: map[uint64]abiVarvelRun{},
+	}
 	if k.netns, err = netnsCookie(); err != nil {
 		return nil, err
 	}
-	if k.objects, err = loadObjects(); err != nil {
+	want, err := s.layout(cfg.hooks())
+	if err != nil {
 		return nil, err
 	}
-	k.sets = newRuleSets(k.objects)
+	old, err := findHeld(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer old.close()
 	defer func() {
 		if err != nil {
 			k.Close()
 		}
 	}()
-	k.node.Level = cfg.Level
+	if old.empty() {
+		return k, k.create(s, want)
+	}
+	if err := newAdopter(k, s, want, old, before).run(); err != nil {
+		return nil, fmt.Errorf("adopt the programs of the earlier daemon (they stay in force): %w", err)
+	}
+	return k, nil
+}
+
+// create makes everything anew.
+func (k *Kernel) create(s *specs, want layout) (err error) {
+	if err := removeTemps(k.cfg.Pins); err != nil {
+		return err
+	}
+	if k.objects, err = loadObjects(s, nil); err != nil {
+		return err
+	}
+	if k.objects.maps[layoutMap], err = want.store(); err != nil {
+		return err
+	}
+	k.sets = newRuleSets(k.objects)
+	k.node.Level = k.cfg.Level
 	k.node.Generation = 1
 	if err := k.putNode(); err != nil {
-		return nil, err
+		return err
+	}
+	if err := errors.Join(k.countNobody(), k.bindMaps()); err != nil {
+		return err
 	}
 	if err := k.attach(); err != nil {
-		return nil, err
+		return err
 	}
-	return k, k.pin()
+	return k.pin()
 }
 
 // Close ends the daemon's hold on the kernel objects. What is pinned stays in
@@ -78,46 +131,9 @@ func (k *Kernel) Close() {
 	for _, l := range k.links {
 		l.Close()
 	}
-	k.objects.close()
-}
-
-// Unpin takes every pin below dir away, and with it everything that is attached
-// through them. A missing directory is fine.
-func Unpin(dir string) error {
-	if err := os.RemoveAll(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the pinned programs: %w", err)
+	if k.objects != nil {
+		k.objects.close()
 	}
-	return nil
-}
-
-// pin makes the pins beside their place and renames them into it, so that a
-// directory with that name is always complete.
-func (k *Kernel) pin() error {
-	temp, err := os.MkdirTemp(filepath.Dir(k.cfg.Pins), filepath.Base(k.cfg.Pins)+"-new-")
-	if err != nil {
-		return fmt.Errorf("pin in bpffs: %w", err)
-	}
-	if err := k.pinInto(temp); err != nil {
-		return errors.Join(err, os.RemoveAll(temp))
-	}
-	if err := os.Rename(temp, k.cfg.Pins); err != nil {
-		return errors.Join(fmt.Errorf("pin in bpffs: %w", err), os.RemoveAll(temp))
-	}
-	return nil
-}
-
-func (k *Kernel) pinInto(dir string) error {
-	for name, m := range k.objects.maps {
-		if err := m.Pin(filepath.Join(dir, "map_"+name)); err != nil {
-			return fmt.Errorf("pin map %s: %w", name, err)
-		}
-	}
-	for i, l := range k.links {
-		if err := l.Pin(filepath.Join(dir, fmt.Sprintf("link_%02d", i))); err != nil {
-			return fmt.Errorf("pin link %d: %w", i, err)
-		}
-	}
-	return nil
 }
 
 // SetDoors tells the programs where the daemon listens.

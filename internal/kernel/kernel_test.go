@@ -20,6 +20,8 @@ import (
 type testEnv struct {
 	*Kernel
 	cgroups *workload.Cgroups
+	cfg     Config
+	ended   bool
 }
 
 func newTestEnv(t testing.TB) *testEnv {
@@ -41,26 +43,34 @@ func newTestEnv(t testing.TB) *testEnv {
 	if err := Unpin(pins); err != nil {
 		t.Fatal(err)
 	}
-	k, err := Open(Config{
+	e := &testEnv{cgroups: c, cfg: Config{
 		Runs: c.Runs, Daemon: c.Daemon, Level: c.Level(), Pins: pins,
 		Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
+	}}
+	if e.Kernel, err = Open(e.cfg); err != nil {
 		t.Fatalf("%+v", err)
 	}
-	t.Cleanup(func() {
-		k.Close()
-		if err := Unpin(pins); err != nil {
-			t.Error(err)
-		}
-		if err := os.WriteFile(filepath.Join(c.Root, "cgroup.procs"), []byte("0"), 0); err != nil {
-			t.Error(err)
-		}
-		if err := workload.Remove(filepath.Dir(c.Runs)); err != nil {
-			t.Error(err)
-		}
-	})
-	return &testEnv{Kernel: k, cgroups: c}
+	t.Cleanup(func() { e.end(t) })
+	return e
+}
+
+// end takes everything away: at the end of the test, or before it makes another.
+func (e *testEnv) end(t testing.TB) {
+	t.Helper()
+	if e.ended {
+		return
+	}
+	e.ended = true
+	e.Close()
+	if err := Unpin(e.cfg.Pins); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(e.cgroups.Root, "cgroup.procs"), []byte("0"), 0); err != nil {
+		t.Error(err)
+	}
+	if err := workload.Remove(filepath.Dir(e.cgroups.Runs)); err != nil {
+		t.Error(err)
+	}
 }
 
 // privateNetNS gives this goroutine's thread, and what is started from it, a
@@ -104,6 +114,9 @@ func (e *testEnv) newRun(t testing.TB, name string, observe bool) (path string, 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if e.ended {
+			return
+		}
 		if err := e.RemoveRun(id); err != nil {
 			t.Error(err)
 		}

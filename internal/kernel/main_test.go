@@ -11,7 +11,12 @@ import (
 // actorVar is where TestMain has put the program of testdata/act.
 const actorVar = "VARVEL_TEST_ACTOR"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(mortalVar) != "" {
+		os.Exit(beMortal())
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "varvel-act-")

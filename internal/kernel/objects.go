@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -19,36 +20,27 @@ type objects struct {
 	hooks    []string // text of each enum varvel_hook
 }
 
-// loadObjects loads maps first, then the programs that use them.
-func loadObjects() (_ *objects, err error) {
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
-	}
+// loadObjects loads maps first, then the programs that use them. Maps that are
+// given take the place of those it would make; they are its own from now on.
+func loadObjects(s *specs, given map[string]*ebpf.Map) (_ *objects, err error) {
 	o := &objects{maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{}}
+	maps.Copy(o.maps, given)
 	defer func() {
 		if err != nil {
 			o.close()
 		}
 	}()
-	abi, err := loadAbi()
-	if err != nil {
-		return nil, fmt.Errorf("read the built-in objects: %w", err)
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	if o.reasons, err = enumTexts(abi.Types, "varvel_reason", "REASON_"); err != nil {
+	if o.reasons, err = enumTexts(s.abi.Types, "varvel_reason", "REASON_"); err != nil {
 		return nil, err
 	}
-	if o.hooks, err = enumTexts(abi.Types, "varvel_hook", "HOOK_"); err != nil {
+	if o.hooks, err = enumTexts(s.abi.Types, "varvel_hook", "HOOK_"); err != nil {
 		return nil, err
 	}
-	if err := o.load(abi); err != nil {
-		return nil, err
-	}
-	for _, spec := range []func() (*ebpf.CollectionSpec, error){loadAddress, loadSocket, loadInbound, loadTrace} {
-		s, err := spec()
-		if err != nil {
-			return nil, fmt.Errorf("read the built-in objects: %w", err)
-		}
-		if err := o.load(s); err != nil {
+	for _, c := range s.all() {
+		if err := o.load(c); err != nil {
 			return nil, err
 		}
 	}
@@ -61,11 +53,8 @@ func (o *objects) load(spec *ebpf.CollectionSpec) error {
 	for name := range spec.Maps {
 		if m, ok := o.maps[name]; ok {
 			shared[name] = m
-		} else if strings.HasPrefix(name, ".") {
-			delete(spec.Maps, name) // holds the ABI object's type references
 		}
 	}
-	spec.Variables = nil // there are none but those references
 	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		return explainLoad(err)
@@ -77,9 +66,7 @@ func (o *objects) load(spec *ebpf.CollectionSpec) error {
 		}
 		o.maps[name] = m
 	}
-	for name, p := range c.Programs {
-		o.programs[name] = p
-	}
+	maps.Copy(o.programs, c.Programs)
 	return nil
 }
 

@@ -48,13 +48,18 @@ func (p *portSets) acquire(ranges []ruleset.PortRange) (string, uint32, error) {
 	return key, index, nil
 }
 
+// release counts one user less. Without users the entry is emptied, so that a later
+// daemon sees that it is free; if that fails, it is never given out again.
 func (p *portSets) release(key string) {
 	set, ok := p.known[key]
 	if !ok {
 		return
 	}
-	if set.users--; set.users == 0 {
-		delete(p.known, key)
+	if set.users--; set.users > 0 {
+		return
+	}
+	delete(p.known, key)
+	if err := p.table.Put(set.index, abiVarvelPortSet{}); err == nil {
 		delete(p.used, set.index)
 	}
 }

@@ -27,7 +27,7 @@ func start(t testing.TB, cgroup, action string, args ...string) *process {
 	t.Helper()
 	cmd := exec.Command(actor(t), append([]string{action}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if cgroup != "" {
+	if cgroup != "" { // else in none
 		dir, err := os.Open(cgroup)
 		if err != nil {
 			t.Fatal(err)

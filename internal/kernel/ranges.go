@@ -9,20 +9,17 @@ import (
 	"github.com/varvel/varvel/internal/ruleset"
 )
 
-// smallRanges is up to how many ranges are searched as they are. Buckets take
-// 4 MiB, and a search of so few ranges stays in the processor's cache.
-const smallRanges = 2048
-
-// span is an IPv4 prefix as the addresses that it covers, both included.
+// span is an IPv4 prefix as the addresses that it covers, both included, and the
+// number of its port set.
 type span struct {
 	first, last uint32
 	set         uint32
 }
 
-// ranges4 turns the IPv4 prefixes of a rule set into disjoint ranges, each with
-// its port set: in order, beginning at 0 and without gaps. Where prefixes nest,
-// the longest answers. It is empty if the rule set has no IPv4 prefix.
-func ranges4(rs *ruleset.RuleSet, numbers []uint32) ([]abiVarvelRange4, error) {
+func (s span) isHost() bool { return s.first == s.last }
+
+// spans4 returns the IPv4 prefixes of a rule set by address, outer ones first.
+func spans4(rs *ruleset.RuleSet, numbers []uint32) ([]span, error) {
 	var spans []span
 	for _, e := range rs.Entries {
 		if !e.Prefix.Addr().Is4() {
@@ -35,17 +32,16 @@ func ranges4(rs *ruleset.RuleSet, numbers []uint32) ([]abiVarvelRange4, error) {
 		first := binary.BigEndian.Uint32(raw[:])
 		spans = append(spans, span{first, first | uint32(uint64(1)<<(32-e.Prefix.Bits())-1), numbers[e.PortSet]})
 	}
-	if len(spans) == 0 {
-		return nil, nil
-	}
 	slices.SortFunc(spans, func(a, b span) int {
 		return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(b.last, a.last))
 	})
-	return flatten(spans), nil
+	return spans, nil
 }
 
-// flatten walks over spans that nest or are apart, outer ones first.
-func flatten(spans []span) []abiVarvelRange4 {
+// ranges4 turns spans, which nest or are apart, into disjoint ranges, each with its
+// port set: in order, beginning at 0 and without gaps. Where spans nest, the
+// innermost answers.
+func ranges4(spans []span) []abiVarvelRange4 {
 	out := []abiVarvelRange4{{}}
 	var open []span // the spans around the current place, the innermost last
 	closeUntil := func(next uint64) {
@@ -83,44 +79,4 @@ func begin(out []abiVarvelRange4, start, set uint32) []abiVarvelRange4 {
 		return out
 	}
 	return append(out, abiVarvelRange4{Start: start, Set: set})
-}
-
-// buckets4 sorts ranges into buckets by the upper 16 bits of their addresses,
-// cutting those that reach over an edge. What does not fit into its bucket comes
-// back as rest, which the bucket points into.
-func buckets4(ranges []abiVarvelRange4) (buckets []abiVarvelBucket4, rest []abiVarvelRange4) {
-	buckets = make([]abiVarvelBucket4, 1<<16)
-	var own []abiVarvelRange4 // of one bucket
-	next, set := 0, uint32(0)
-	for upper := range uint32(1 << 16) {
-		own = own[:0]
-		if next == len(ranges) || ranges[next].Start != upper<<16 {
-			own = append(own, abiVarvelRange4{Start: upper << 16, Set: set})
-		}
-		for next < len(ranges) && ranges[next].Start>>16 == upper {
-			own = append(own, ranges[next])
-			next++
-		}
-		set = own[len(own)-1].Set
-		b := &buckets[upper]
-		b.Count = uint32(len(own))
-		if len(own) > len(b.Slot) {
-			b.setFirst(uint32(len(rest)))
-			rest = append(rest, own...)
-			continue
-		}
-		for i, r := range own {
-			b.Slot[i].Start, b.Slot[i].Set = uint16(r.Start), uint16(r.Set)
-		}
-	}
-	return buckets, rest
-}
-
-// setFirst writes the union's other member, which C has in the place of slot 0.
-func (b *abiVarvelBucket4) setFirst(first uint32) {
-	b.Slot[0].Start, b.Slot[0].Set = uint16(first), uint16(first>>16)
-}
-
-func (b *abiVarvelBucket4) first() uint32 {
-	return uint32(b.Slot[0].Start) | uint32(b.Slot[0].Set)<<16
 }

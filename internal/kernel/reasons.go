@@ -27,6 +27,8 @@ func ReasonText(code string) string {
 		return "The packet is not one that Varvel understands."
 	case "full":
 		return "A table of Varvel in the kernel is full."
+	case "port-foreign":
+		return "Somebody outside the run listens on this port."
 	case "stale":
 		return "The connection was allowed, but the rules have changed."
 	case "inbound":

@@ -31,7 +31,7 @@ type loadedSet struct {
 	users int
 	idle  time.Time // since when there are no users
 	ports []string  // keys of the port sets that it holds
-	small uint32    // its IPv4 ranges, if they have no buckets
+	block uint32    // its IPv4 ranges, if they are in a block
 }
 
 // ruleSets keeps account of what is loaded. Equal rule sets and equal port sets
@@ -79,7 +79,7 @@ func (s *ruleSets) load(rs *ruleset.RuleSet) (err error) {
 		set.ports = append(set.ports, key)
 		numbers[i] = number
 	}
-	if set.small, err = s.fill4(index, rs, numbers); err != nil {
+	if set.block, err = s.fill4(index, rs, numbers); err != nil {
 		return err
 	}
 	if err := s.fill6(index, rs, numbers); err != nil {
@@ -100,22 +100,19 @@ func (s *ruleSets) freeIndex() (uint32, error) {
 
 // fill4 puts the IPv4 part of a rule set at its index. No run uses the index yet,
 // so half a rule set is never judged by. It returns how many ranges there are if
-// they are in no buckets.
+// they are in a block.
 func (s *ruleSets) fill4(index uint32, rs *ruleset.RuleSet, numbers []uint32) (uint32, error) {
-	ranges, err := ranges4(rs, numbers)
-	if err != nil || len(ranges) == 0 {
+	spans, err := spans4(rs, numbers)
+	if err != nil {
 		return 0, err
 	}
-	if len(ranges) <= smallRanges {
-		return uint32(len(ranges)), installArray(s.objects.maps["ranges4"], index, ranges, innerMap)
-	}
-	buckets, rest := buckets4(ranges)
-	if len(rest) > 0 {
-		if err := installArray(s.objects.maps["ranges4"], index, rest, innerMap); err != nil {
-			return 0, err
-		}
-	}
-	return 0, installArray(s.objects.maps["buckets4"], index, buckets, 0)
+	l := layOut4(spans)
+	return l.ranges, errors.Join(
+		installArray(s.objects.maps["block4"], index, l.block, 0),
+		installArray(s.objects.maps["hosts4"], index, l.hosts, 0),
+		installArray(s.objects.maps["buckets4"], index, l.buckets, 0),
+		installArray(s.objects.maps["ranges4"], index, l.rest, innerMap),
+	)
 }
 
 // fill6 is fill4 for IPv6.
@@ -172,11 +169,16 @@ func (s *ruleSets) sweep(now time.Time) error {
 	return errors.Join(errs...)
 }
 
+// outerMaps are the maps that hold, at the index of a rule set, a map of its rules.
+func outerMaps() []string {
+	return []string{"block4", "hosts4", "buckets4", "ranges4", "exact6", "prefix6"}
+}
+
 // unload empties an index. The kernel lets a grace period pass in each delete,
 // so no program still judges by the old maps or port sets when they are reused.
 func (s *ruleSets) unload(set *loadedSet) error {
 	var errs []error
-	for _, name := range []string{"buckets4", "ranges4", "exact6", "prefix6"} {
+	for _, name := range outerMaps() {
 		errs = append(errs, absent(s.objects.maps[name].Delete(set.index)))
 	}
 	for _, key := range set.ports {
@@ -233,7 +235,11 @@ const (
 )
 
 // installArray makes an array of values and puts it at index of an outer map.
+// Without values it leaves the index empty.
 func installArray[V any](outer *ebpf.Map, index uint32, values []V, flags uint32) error {
+	if len(values) == 0 {
+		return nil
+	}
 	keys := make([]uint32, len(values))
 	for i := range keys {
 		keys[i] = uint32(i)

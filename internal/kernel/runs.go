@@ -14,24 +14,43 @@ import (
 var ErrUnknownRun = errors.New("no such run in the kernel")
 
 // AddRun makes a run known by the id of its cgroup. Until UseRuleSet it may
-// reach nothing but the endpoint, the name server and itself.
+// reach nothing but the endpoint, the name server and itself. Of a run that is
+// known already, such as an adopted one, it changes only the mode.
 func (k *Kernel) AddRun(cgroupID uint64, observe bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	zero := make([]abiVarvelCounters, ebpf.MustPossibleCPU())
-	if err := k.objects.maps["counters"].Put(cgroupID, zero); err != nil {
+	if r, ok := k.runs[cgroupID]; ok {
+		return k.setMode(cgroupID, r, observe)
+	}
+	if err := k.objects.maps["counters"].Put(cgroupID, noCounters()); err != nil {
 		return fmt.Errorf("make the counters of the run: %w", full(err, "runs"))
 	}
-	var r abiVarvelRun
-	if observe {
-		r.Flags = uint32(abiVarvelRunFlagsRUN_OBSERVE)
-	}
+	r := abiVarvelRun{Flags: flagsOf(observe)}
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
 		return errors.Join(fmt.Errorf("make the run known to the kernel: %w", full(err, "runs")),
 			k.objects.maps["counters"].Delete(cgroupID))
 	}
 	k.runs[cgroupID] = r
 	return nil
+}
+
+func flagsOf(observe bool) uint32 {
+	if observe {
+		return uint32(abiVarvelRunFlagsRUN_OBSERVE)
+	}
+	return 0
+}
+
+func (k *Kernel) setMode(cgroupID uint64, r abiVarvelRun, observe bool) error {
+	if r.Flags == flagsOf(observe) {
+		return nil
+	}
+	r.Flags = flagsOf(observe)
+	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
+		return fmt.Errorf("change the run's mode: %w", err)
+	}
+	k.runs[cgroupID] = r
+	return k.bumpGeneration()
 }
 
 // RemoveRun takes away all that the kernel holds of a run. A process that is
@@ -44,8 +63,7 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 		return nil
 	}
 	delete(k.runs, cgroupID)
-	errs := []error{k.objects.maps["runs"].Delete(cgroupID)}
-	errs = append(errs, k.dropNames(cgroupID), k.dropListen(cgroupID))
+	errs := []error{k.objects.maps["runs"].Delete(cgroupID), absent(k.objects.maps[restMap].Delete(cgroupID)), k.dropNames(cgroupID), k.dropListen(cgroupID)}
 	k.sets.release(r.Ruleset)
 	return errors.Join(append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration())...)
 }
@@ -73,7 +91,7 @@ func (k *Kernel) UseRuleSet(cgroupID uint64, id string) error {
 		return err
 	}
 	old := r.Ruleset
-	r.Ruleset, r.Ranges4 = set.index, set.small
+	r.Ruleset, r.Ranges4 = set.index, set.block
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
 		k.sets.release(set.index)
 		return fmt.Errorf("switch the run's rule set: %w", err)

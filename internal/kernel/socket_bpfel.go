@@ -15,7 +15,7 @@ import (
 
 type socketVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [17]uint64
+	Refused [18]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -119,6 +119,7 @@ type socketVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type socketVarvelRedirectKey struct {
@@ -174,11 +175,13 @@ type socketVarvelSocket struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	socketMapAccepted           = "accepted"
+	socketMapBlock4             = "block4"
 	socketMapBuckets4           = "buckets4"
 	socketMapCounters           = "counters"
 	socketMapDenials            = "denials"
 	socketMapExact6             = "exact6"
 	socketMapFlows              = "flows"
+	socketMapHosts4             = "hosts4"
 	socketMapInbound            = "inbound"
 	socketMapLife               = "life"
 	socketMapNames              = "names"
@@ -190,7 +193,6 @@ const (
 	socketMapRedirects          = "redirects"
 	socketMapRuns               = "runs"
 	socketMapSockets            = "sockets"
-	socketMapStrays             = "strays"
 	socketProgVarvelAccept      = "varvel_accept"
 	socketProgVarvelEgress      = "varvel_egress"
 	socketProgVarvelSockCreate  = "varvel_sock_create"
@@ -252,11 +254,13 @@ type socketProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
@@ -268,7 +272,6 @@ type socketMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // socketVariableSpecs contains global variables before they are loaded into the kernel.
@@ -298,11 +301,13 @@ func (o *socketObjects) Close() error {
 // It can be passed to loadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
@@ -314,17 +319,18 @@ type socketMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *socketMaps) Close() error {
 	return _SocketClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Hosts4,
 		m.Inbound,
 		m.Life,
 		m.Names,
@@ -336,7 +342,6 @@ func (m *socketMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 

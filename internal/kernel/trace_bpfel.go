@@ -15,7 +15,7 @@ import (
 
 type traceVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [17]uint64
+	Refused [18]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -119,6 +119,7 @@ type traceVarvelPortSet struct {
 		Protocol uint8
 		Unused   uint8
 	}
+	Unused [7]uint32
 }
 
 type traceVarvelRedirectKey struct {
@@ -173,27 +174,34 @@ type traceVarvelSocket struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	traceMapAccepted    = "accepted"
-	traceMapBuckets4    = "buckets4"
-	traceMapCounters    = "counters"
-	traceMapDenials     = "denials"
-	traceMapExact6      = "exact6"
-	traceMapFlows       = "flows"
-	traceMapInbound     = "inbound"
-	traceMapLife        = "life"
-	traceMapNames       = "names"
-	traceMapNode        = "node"
-	traceMapPeers       = "peers"
-	traceMapPortSets    = "port_sets"
-	traceMapPrefix6     = "prefix6"
-	traceMapRanges4     = "ranges4"
-	traceMapRedirects   = "redirects"
-	traceMapRuns        = "runs"
-	traceMapSockets     = "sockets"
-	traceMapStrays      = "strays"
-	traceProgVarvelExec = "varvel_exec"
-	traceProgVarvelExit = "varvel_exit"
-	traceProgVarvelFork = "varvel_fork"
+	traceMapAccepted        = "accepted"
+	traceMapBlock4          = "block4"
+	traceMapBuckets4        = "buckets4"
+	traceMapCounters        = "counters"
+	traceMapDenials         = "denials"
+	traceMapExact6          = "exact6"
+	traceMapFlows           = "flows"
+	traceMapHosts4          = "hosts4"
+	traceMapInbound         = "inbound"
+	traceMapLife            = "life"
+	traceMapNames           = "names"
+	traceMapNode            = "node"
+	traceMapOnExec          = "on_exec"
+	traceMapOnExit          = "on_exit"
+	traceMapOnFork          = "on_fork"
+	traceMapPeers           = "peers"
+	traceMapPortSets        = "port_sets"
+	traceMapPrefix6         = "prefix6"
+	traceMapRanges4         = "ranges4"
+	traceMapRedirects       = "redirects"
+	traceMapRuns            = "runs"
+	traceMapSockets         = "sockets"
+	traceProgVarvelExec     = "varvel_exec"
+	traceProgVarvelExecStub = "varvel_exec_stub"
+	traceProgVarvelExit     = "varvel_exit"
+	traceProgVarvelExitStub = "varvel_exit_stub"
+	traceProgVarvelFork     = "varvel_fork"
+	traceProgVarvelForkStub = "varvel_fork_stub"
 )
 
 // loadTrace returns the embedded CollectionSpec for trace.
@@ -238,9 +246,12 @@ type traceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceProgramSpecs struct {
-	VarvelExec *ebpf.ProgramSpec `ebpf:"varvel_exec"`
-	VarvelExit *ebpf.ProgramSpec `ebpf:"varvel_exit"`
-	VarvelFork *ebpf.ProgramSpec `ebpf:"varvel_fork"`
+	VarvelExec     *ebpf.ProgramSpec `ebpf:"varvel_exec"`
+	VarvelExecStub *ebpf.ProgramSpec `ebpf:"varvel_exec_stub"`
+	VarvelExit     *ebpf.ProgramSpec `ebpf:"varvel_exit"`
+	VarvelExitStub *ebpf.ProgramSpec `ebpf:"varvel_exit_stub"`
+	VarvelFork     *ebpf.ProgramSpec `ebpf:"varvel_fork"`
+	VarvelForkStub *ebpf.ProgramSpec `ebpf:"varvel_fork_stub"`
 }
 
 // traceMapSpecs contains maps before they are loaded into the kernel.
@@ -248,15 +259,20 @@ type traceProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceMapSpecs struct {
 	Accepted  *ebpf.MapSpec `ebpf:"accepted"`
+	Block4    *ebpf.MapSpec `ebpf:"block4"`
 	Buckets4  *ebpf.MapSpec `ebpf:"buckets4"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
 	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
+	OnExec    *ebpf.MapSpec `ebpf:"on_exec"`
+	OnExit    *ebpf.MapSpec `ebpf:"on_exit"`
+	OnFork    *ebpf.MapSpec `ebpf:"on_fork"`
 	Peers     *ebpf.MapSpec `ebpf:"peers"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
@@ -264,7 +280,6 @@ type traceMapSpecs struct {
 	Redirects *ebpf.MapSpec `ebpf:"redirects"`
 	Runs      *ebpf.MapSpec `ebpf:"runs"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Strays    *ebpf.MapSpec `ebpf:"strays"`
 }
 
 // traceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -294,15 +309,20 @@ func (o *traceObjects) Close() error {
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceMaps struct {
 	Accepted  *ebpf.Map `ebpf:"accepted"`
+	Block4    *ebpf.Map `ebpf:"block4"`
 	Buckets4  *ebpf.Map `ebpf:"buckets4"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
+	Hosts4    *ebpf.Map `ebpf:"hosts4"`
 	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
+	OnExec    *ebpf.Map `ebpf:"on_exec"`
+	OnExit    *ebpf.Map `ebpf:"on_exit"`
+	OnFork    *ebpf.Map `ebpf:"on_fork"`
 	Peers     *ebpf.Map `ebpf:"peers"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
@@ -310,21 +330,25 @@ type traceMaps struct {
 	Redirects *ebpf.Map `ebpf:"redirects"`
 	Runs      *ebpf.Map `ebpf:"runs"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Strays    *ebpf.Map `ebpf:"strays"`
 }
 
 func (m *traceMaps) Close() error {
 	return _TraceClose(
 		m.Accepted,
+		m.Block4,
 		m.Buckets4,
 		m.Counters,
 		m.Denials,
 		m.Exact6,
 		m.Flows,
+		m.Hosts4,
 		m.Inbound,
 		m.Life,
 		m.Names,
 		m.Node,
+		m.OnExec,
+		m.OnExit,
+		m.OnFork,
 		m.Peers,
 		m.PortSets,
 		m.Prefix6,
@@ -332,7 +356,6 @@ func (m *traceMaps) Close() error {
 		m.Redirects,
 		m.Runs,
 		m.Sockets,
-		m.Strays,
 	)
 }
 
@@ -346,16 +369,22 @@ type traceVariables struct {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tracePrograms struct {
-	VarvelExec *ebpf.Program `ebpf:"varvel_exec"`
-	VarvelExit *ebpf.Program `ebpf:"varvel_exit"`
-	VarvelFork *ebpf.Program `ebpf:"varvel_fork"`
+	VarvelExec     *ebpf.Program `ebpf:"varvel_exec"`
+	VarvelExecStub *ebpf.Program `ebpf:"varvel_exec_stub"`
+	VarvelExit     *ebpf.Program `ebpf:"varvel_exit"`
+	VarvelExitStub *ebpf.Program `ebpf:"varvel_exit_stub"`
+	VarvelFork     *ebpf.Program `ebpf:"varvel_fork"`
+	VarvelForkStub *ebpf.Program `ebpf:"varvel_fork_stub"`
 }
 
 func (p *tracePrograms) Close() error {
 	return _TraceClose(
 		p.VarvelExec,
+		p.VarvelExecStub,
 		p.VarvelExit,
+		p.VarvelExitStub,
 		p.VarvelFork,
+		p.VarvelForkStub,
 	)
 }
 

@@ -25,7 +25,7 @@ const (
 func (n *node) kernelDenials() map[string]uint64 {
 	out := n.totals.denials()
 	live := n.lingering.counters()
-	if c, err := n.kernel.Strays(); err == nil {
+	if c, err := n.kernel.Counters(kernel.Nobody); err == nil {
 		live = append(live, c)
 	}
 	for _, run := range n.runs.All() {

@@ -3,6 +3,7 @@ package measure
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -46,7 +47,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-func TestAttachNoop(t *testing.T) {
+func TestAttach(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("loading programs into the kernel needs root; this process is not root")
 	}
@@ -59,14 +60,16 @@ func TestAttachNoop(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	noop, err := AttachNoop(c.Runs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := noop.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := AttachNoop(filepath.Join(c.Runs, "absent")); err == nil {
-		t.Error("attached to a cgroup that does not exist")
+	for name, attach := range map[string]func(string) (io.Closer, error){"noop": AttachNoop, "one load": AttachOneLoad} {
+		attached, err := attach(c.Runs)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := attached.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := attach(filepath.Join(c.Runs, "absent")); err == nil {
+			t.Errorf("%s: attached to a cgroup that does not exist", name)
+		}
 	}
 }

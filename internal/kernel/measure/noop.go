@@ -37,9 +37,16 @@ func AttachNoop(cgroup string) (io.Closer, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
+	return attachAll(cgroup, func(hook) asm.Instructions { return nothing() })
+}
+
+func nothing() asm.Instructions { return asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()} }
+
+// attachAll attaches to each hook what of says.
+func attachAll(cgroup string, of func(hook) asm.Instructions) (io.Closer, error) {
 	var attached closers
 	for _, h := range hooks() {
-		l, err := attachNoop(cgroup, h)
+		l, err := attach(cgroup, h, of(h))
 		if err != nil {
 			return nil, errors.Join(err, attached.Close())
 		}
@@ -48,18 +55,17 @@ func AttachNoop(cgroup string) (io.Closer, error) {
 	return attached, nil
 }
 
-func attachNoop(cgroup string, h hook) (link.Link, error) {
+func attach(cgroup string, h hook, code asm.Instructions) (link.Link, error) {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "noop", Type: h.program, AttachType: h.attach, License: "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+		Name: "measure", Type: h.program, AttachType: h.attach, License: "GPL", Instructions: code,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("load a program that does nothing for %s: %w", h.attach, err)
+		return nil, fmt.Errorf("load a program to compare with for %s: %w", h.attach, err)
 	}
 	defer p.Close()
 	l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: h.attach, Program: p})
 	if err != nil {
-		return nil, fmt.Errorf("attach a program that does nothing to %s of %s: %w", h.attach, cgroup, err)
+		return nil, fmt.Errorf("attach a program to compare with to %s of %s: %w", h.attach, cgroup, err)
 	}
 	return l, nil
 }

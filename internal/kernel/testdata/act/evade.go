@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -264,8 +265,10 @@ func steer(address, count string) string {
 	if err := unix.Listen(fd, 16); err != nil {
 		return "listen " + word(err)
 	}
-	first := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &first[0]}); err != nil {
+	fmt.Println("listening")
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // or its end
+	second := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 1}}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &second[0]}); err != nil {
 		return "attach " + word(err)
 	}
 	n, _ := strconv.Atoi(count)

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func act(action string, args []string) string {
 		return routed(args[0])
 	case "bounddev": // device address: UDP through that device
 		return boundDevice(args[0], args[1])
-	case "share": // address count: joins a port's group and dials it that often
+	case "share": // address count: joins a port's group, and after a line on stdin dials it that often
 		return share(args[0], args[1])
 	case "serve": // address: listens until its stdin ends
 		return serve(args[0])
@@ -56,6 +57,14 @@ func act(action string, args []string) string {
 		return sockets(args[0])
 	case "distinct": // address count: one connect to each of so many ports
 		return distinct(args[0], args[1])
+	case "hammer": // listed and unlisted, TCP and UDP: tries all until its stdin ends
+		return hammer(args[0], args[1], args[2], args[3])
+	case "spawn": // count: starts that many programs, one after the other
+		return spawn(args[0])
+	case "nothing":
+		return ""
+	case "probe": // port file: connects UDP to each address of a file, 4 bytes each
+		return probe(args[0], args[1])
 	case "reconnect": // first second: one UDP socket, connected twice
 		return reconnect(args[0], args[1])
 	case "evade": // way listed unlisted
@@ -247,6 +256,14 @@ func boundDevice(device, address string) string {
 	return "ok"
 }
 
+// tcpOf is the network of an address: Go would listen at [::] for 0.0.0.0.
+func tcpOf(address string) string {
+	if strings.HasPrefix(address, "[") {
+		return "tcp6"
+	}
+	return "tcp4"
+}
+
 // share listens where somebody else does (SO_REUSEPORT, socket(7)) and connects
 // there again and again: the kernel spreads the connections over both.
 func share(address, count string) string {
@@ -257,15 +274,17 @@ func share(address, count string) string {
 		})
 		return errors.Join(err, failed)
 	}}
-	l, err := lc.Listen(context.Background(), "tcp4", address)
+	l, err := lc.Listen(context.Background(), tcpOf(address), address)
 	if err != nil {
 		return "listen " + word(err)
 	}
 	defer l.Close()
+	fmt.Println("listening")
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // or its end
 	n, _ := strconv.Atoi(count)
 	made := 0
 	for range n {
-		c, err := net.DialTimeout("tcp4", address, 50*time.Millisecond)
+		c, err := net.DialTimeout(tcpOf(address), address, 50*time.Millisecond)
 		if err == nil {
 			made++
 			c.Close()
@@ -355,4 +374,29 @@ func reconnect(first, second string) string {
 		return "write " + word(err)
 	}
 	return "ok"
+}
+
+// probe says of each address whether its connect was refused by permission (0) or
+// not (1). What the kernel says after that, for example of a broadcast address,
+// does not matter.
+func probe(port, file string) string {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	defer unix.Close(fd)
+	n, _ := strconv.Atoi(port)
+	var out strings.Builder
+	for ; len(raw) >= 4; raw = raw[4:] {
+		answer := byte('1')
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: n, Addr: [4]byte(raw)}); err == unix.EPERM {
+			answer = '0'
+		}
+		out.WriteByte(answer)
+	}
+	return out.String()
 }

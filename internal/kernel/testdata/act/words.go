@@ -16,6 +16,7 @@ func word(err error) string {
 		syscall.EPERM: "EPERM", syscall.ECONNREFUSED: "ECONNREFUSED", syscall.EACCES: "EACCES",
 		syscall.ENETUNREACH: "ENETUNREACH", syscall.EPROTONOSUPPORT: "EPROTONOSUPPORT",
 		syscall.ECONNRESET: "ECONNRESET", syscall.EAGAIN: "timeout", syscall.EINPROGRESS: "timeout",
+		syscall.EADDRINUSE: "EADDRINUSE",
 	} {
 		if errors.Is(err, errno) {
 			return name
