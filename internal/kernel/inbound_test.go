@@ -292,3 +292,88 @@ func TestObserveLetsInAndTells(t *testing.T) {
 		})
 	}
 }
+
+// TestGrantsOutliveTheDaemon: an adopted run has its grants, and what was accepted
+// goes on; taking them back works too.
+func TestGrantsOutliveTheDaemon(t *testing.T) {
+	e := newTestEnv(t)
+	o := newOutside(t)
+	cgroup, run := e.newRun(t, "run_a", false)
+	server := start(t, cgroup, "echo", "tcp4", "0.0.0.0:0")
+	port := server.port(t)
+	to := "192.0.2.1:" + portText(port)
+	e.grant(t, run, ports(port, port), "192.0.2.2/32")
+	c, err := o.dial(t.Context(), "tcp4", "192.0.2.2", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 2 {
+		e.reopen(t)
+		c.SetDeadline(time.Now().Add(10 * trial))
+		buf := make([]byte, 4)
+		if _, err := c.Write([]byte("word")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(buf); err != nil || string(buf) != "word" {
+			t.Errorf("what was accepted before: %q, %v", buf, err)
+		}
+		if got := o.says(t, "tcp4", "192.0.2.2", to, "word"); got != "word" {
+			t.Errorf("granted: %q", got)
+		}
+		if got := o.says(t, "tcp4", "192.0.2.3", to, "word"); got != "no connection" {
+			t.Errorf("not granted: %q", got)
+		}
+	}
+	e.grant(t, run, ports(port, port))
+	if got := o.says(t, "tcp4", "192.0.2.2", to, "word"); got != "no connection" {
+		t.Errorf("taken back: %q", got)
+	}
+	e.grant(t, run, ports(port, port), "192.0.2.2/32")
+	if err := e.Revoke(run); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.says(t, "tcp4", "192.0.2.2", to, "word"); got != "no connection" {
+		t.Errorf("revoked: %q", got)
+	}
+}
+
+// TestPortGroupIsNotJoined: a run can't take a share of what comes to a host's
+// service, to another run or to Varvel by sharing their port, with a grant or
+// without.
+func TestPortGroupIsNotJoined(t *testing.T) {
+	e := newTestEnv(t)
+	o := newOutside(t)
+	_, doors := e.openDoors(t)
+	cgroup, run := e.newRun(t, "run_a", false)
+	other, _ := e.newRun(t, "run_b", false)
+	e.grant(t, run, ports(1, 65535), "0.0.0.0/0")
+	for name, owner := range map[string]string{"the host": "", "another run": other} {
+		service := start(t, owner, "echo", "shared", "0.0.0.0:0")
+		port := portText(service.port(t))
+		control := start(t, owner, "echo", "shared", "0.0.0.0:"+port)
+		control.port(t)
+		for _, address := range []string{"0.0.0.0:", "192.0.2.1:", "127.0.0.1:"} {
+			if got := in(t, cgroup, "echo", "shared", address+port); got != "listen EADDRINUSE" {
+				t.Errorf("%s, %s: %q", name, address, got)
+			}
+		}
+		if owner == "" {
+			for range 20 {
+				if got := o.says(t, "tcp4", "192.0.2.2", "192.0.2.1:"+port, "word"); got != "word" {
+					t.Errorf("the service answers %q", got)
+				}
+			}
+		}
+	}
+	if e.refused(t, run, "port-foreign") == 0 {
+		t.Error("nothing was counted")
+	}
+	if got := in(t, cgroup, "echo", "shared", "127.0.0.1:"+portText(doors.TCP4)); got != "listen EPERM" {
+		t.Errorf("the door: %q", got)
+	}
+	// Its own port it may share with itself.
+	own := start(t, cgroup, "echo", "shared", "0.0.0.0:0")
+	again := start(t, cgroup, "echo", "shared", "0.0.0.0:"+portText(own.port(t)))
+	again.port(t)
+}
