@@ -10,6 +10,7 @@
 
 char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX */
 
+#define TCP_RST 4
 #define LOOPBACK_IFINDEX 1 /* in every network namespace (include/net/flow.h) */
 
 static __always_inline bool transport_allowed(const struct bpf_sock *sk)
@@ -406,6 +407,30 @@ static __always_inline int packet_loopback(struct packet *p)
 	return 1;
 }
 
+/*
+ * The reset with which a connection ends that the daemon cuts, or that a program
+ * gives up. It has no data, and goes to whom the socket was once allowed, who would
+ * otherwise wait for a long time.
+ */
+static __noinline bool is_farewell(struct __sk_buff *skb, __u32 transport)
+{
+	struct {
+		__u8 length, flags; /* length: in words, in the upper half (RFC 9293, section 3.1) */
+	} tcp;
+
+	return !bpf_skb_load_bytes(skb, transport + 12, &tcp, sizeof(tcp)) &&
+	       tcp.flags & TCP_RST && skb->len == transport + (tcp.length >> 4) * 4;
+}
+
+static __always_inline bool may_leave(const struct packet *p)
+{
+	const struct varvel_socket *s = p->socket;
+
+	return p->to.protocol == IPPROTO_TCP && p->sk->state != BPF_TCP_LISTEN &&
+	       s->port == p->to.port && address_equal(&s->dst, &p->to.address) &&
+	       is_farewell(p->skb, p->transport);
+}
+
 static __always_inline int packet_judge(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
@@ -416,10 +441,12 @@ static __always_inline int packet_judge(struct packet *p)
 	if (is_answer(p))
 		return packet_answer(p);
 	if (is_accepted(p))
-		return packet_refuse(p, p->stale ? REASON_STALE : REASON_INBOUND, false);
+		return may_leave(p) ||
+		       packet_refuse(p, p->stale ? REASON_STALE : REASON_INBOUND, false);
 	j = judge(p->skb, s->run, &s->rules, &p->to, false);
 	if (j.verdict != VERDICT_DIRECT)
-		return packet_refuse(p, p->stale ? REASON_STALE : j.reason ?: REASON_NO_RULE, false);
+		return may_leave(p) ||
+		       packet_refuse(p, p->stale ? REASON_STALE : j.reason ?: REASON_NO_RULE, false);
 	return packet_allow(p);
 }
 

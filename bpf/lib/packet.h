@@ -16,6 +16,7 @@ struct packet {
 	struct varvel_node *node;
 	struct dest to;
 	struct dest from;
+	__u32 transport; /* offset of the TCP or UDP header */
 	bool stale; /* the socket was allowed something under other rules */
 };
 
@@ -32,6 +33,7 @@ static __always_inline bool parse_ports(struct packet *p, __u32 offset, __u8 pro
 		return false;
 	if (bpf_skb_load_bytes(p->skb, offset, &ports, sizeof(ports)))
 		return false;
+	p->transport = offset;
 	p->to.protocol = p->from.protocol = protocol;
 	p->to.port = bpf_ntohs(ports.dest);
 	p->from.port = bpf_ntohs(ports.source);

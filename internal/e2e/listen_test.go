@@ -55,7 +55,10 @@ func serveAct(args []string) error {
 			return err
 		}
 		given <- struct{}{}
-		go io.Copy(c, c)
+		go func() {
+			_, _ = io.Copy(c, c)
+			c.Close()
+		}()
 	}
 }
 
