@@ -30,6 +30,7 @@ func groups() []group {
 	return []group{
 		{[]string{"connect_udp_10", "connect_udp_100k", "connect_udp_prefix_100k", "connect_udp_1m", "connect_udp_one_load", "connect_tcp_100k"}, connects},
 		{[]string{"connect_outside", "exec_outside"}, outsideRuns},
+		{[]string{"accept_granted", "accept_outside"}, accepts},
 		{[]string{"tcp_throughput", "tcp_throughput_cpu", "pass_throughput", "pass_connect", "gateway_http_rps", "gateway_http_p99", "dns", "dns_direct", "run_true"}, throughNode},
 		{[]string{"decide"}, decide},
 		{[]string{"audit_append", "audit_append_appended"}, auditAppend},

@@ -43,7 +43,7 @@ func TestEveryFigure(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"audit_append", "audit_append_appended", "connect_outside", "connect_tcp_100k", "connect_udp_10", "connect_udp_100k",
+		"accept_granted", "accept_outside", "audit_append", "audit_append_appended", "connect_outside", "connect_tcp_100k", "connect_udp_10", "connect_udp_100k",
 		"connect_udp_1m", "connect_udp_one_load", "connect_udp_prefix_100k", "decide", "dns", "dns_direct", "exec_outside", "gateway_http_p99", "gateway_http_rps",
 		"pass_connect", "pass_throughput", "run_true", "tcp_throughput", "tcp_throughput_cpu",
 	}

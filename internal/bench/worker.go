@@ -17,7 +17,9 @@ import (
 // on one CPU.
 type worker struct {
 	lists []measure.Sockaddrs
-	net   *client
+
+	listener int // descriptor; 0: none yet
+	net      *client
 }
 
 // Work is a worker process. It reads orders until its input ends.
@@ -51,6 +53,12 @@ func (w *worker) do(o order) ([]float64, error) {
 		return w.connectUDP(o)
 	case "connect_tcp":
 		return w.each(o, connectTCP)
+	case "listen":
+		return w.listen()
+	case "dial":
+		return dialNS(o)
+	case "clear":
+		return w.clear(o)
 	case "exec":
 		return perOp(o.N, familyClock, func() error { return execTrue(o.N) })
 	}

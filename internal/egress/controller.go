@@ -24,6 +24,7 @@ type Options struct {
 	Datapath Datapath
 	Leaser   Leaser
 	Snapshot func() CheckFunc // where names may lead now; *Scope has it
+	Gate     Gate
 	Decider  Decider
 	Events   Events
 	Log      *slog.Logger
@@ -98,6 +99,7 @@ func (c *Controller) enforce(ctx context.Context, run *workload.Run, plan *Plan,
 	event := RuleSetEvent{
 		Run: run, ID: plan.Rules.ID, Entries: len(plan.Rules.Entries),
 		Names: plan.names.size(), Direct: plan.Direct(), Refused: plan.Refused,
+		Listen: plan.Listen.ID, ListenEntries: len(plan.Listen.Entries), ListenRefused: plan.ListenRefused,
 	}
 	if state != nil {
 		_, old := state.current()
@@ -108,6 +110,9 @@ func (c *Controller) enforce(ctx context.Context, run *workload.Run, plan *Plan,
 	}
 	if err := c.options.Datapath.UseRuleSet(run.CgroupID, plan.Rules.ID); err != nil {
 		return fmt.Errorf("use the rule set of run %s: %w", run.Run.ID, err)
+	}
+	if err := c.options.Gate.UseListen(run.CgroupID, plan.Listen); err != nil {
+		return fmt.Errorf("open what run %s listens on: %w", run.Run.ID, err)
 	}
 	return nil
 }
