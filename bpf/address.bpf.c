@@ -4,8 +4,8 @@
  * connect, sendmsg, recvmsg, getpeername and bind: the hooks where a program
  * names an address. They refuse with EPERM at once, and they redirect.
  */
+#include "lib/inbound.h"
 #include "lib/share.h"
-#include "lib/verdict.h"
 
 char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX */
 
@@ -72,6 +72,7 @@ static __always_inline void call_remember(struct call *c, __u32 flags)
 	bool same = s->port == c->dest.port && address_equal(&s->dst, &c->dest.address);
 	__u32 keep = SOCKET_REGISTERED | (same ? SOCKET_NOTED : 0);
 
+	peer_leave(c->ctx->sk, s, &c->dest);
 	s->dst = c->dest.address;
 	s->port = c->dest.port;
 	s->flags = (s->flags & keep) | flags;
@@ -103,8 +104,10 @@ static __always_inline int call_redirect(struct call *c, __u16 door4, __u16 door
 {
 	__u16 door = c->dest.v4 ? door4 : door6;
 
-	if (!door || (!c->dest.v4 && c->socket->rules.flags & RUN_NO_DOOR6))
+	if (!c->dest.v4 && c->socket->rules.flags & RUN_NO_DOOR6)
 		return call_refuse(c, REASON_NO_DOOR);
+	if (!door) /* one door only: the other could not be opened */
+		return call_refuse(c, door4 | door6 ? REASON_NO_LOOPBACK : REASON_NO_DOOR);
 	if (c->dest.protocol == IPPROTO_TCP && !share_left(c->socket))
 		return call_refuse(c, REASON_SHARE);
 	call_remember(c, SOCKET_JUDGED | SOCKET_REDIRECTED);
@@ -130,6 +133,8 @@ static __always_inline int call_judge(struct call *c, bool connecting, bool six)
 
 	if (!call_open(c))
 		return call_refuse(c, REASON_NO_RUN);
+	if (peer_answer(c->ctx->sk, c->socket, &c->dest, c->ctx->sk->src_port))
+		return 1;
 	j = judge(c->ctx, c->socket->run, &c->socket->rules, &c->dest, connecting);
 	if (!connecting)
 		lease_continue(&j, c->socket, &c->dest);

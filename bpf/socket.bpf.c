@@ -6,13 +6,13 @@
  * end takes everything away.
  */
 #include "lib/flow.h"
+#include "lib/inbound.h"
+#include "lib/packet.h"
 #include "lib/share.h"
-#include "lib/verdict.h"
 
 char LICENSE[] SEC("license") = "GPL"; /* what the kernel asks for; dual in SPDX */
 
-#define ETH_P_IP 0x0800
-#define ETH_P_IPV6 0x86dd
+#define TCP_RST 4
 #define LOOPBACK_IFINDEX 1 /* in every network namespace (include/net/flow.h) */
 
 static __always_inline bool transport_allowed(const struct bpf_sock *sk)
@@ -123,6 +123,19 @@ static __always_inline void ops_local(struct varvel_address *a, struct bpf_sock_
 	a->word[3] = field(ctx, local_ip6[3]);
 }
 
+static __always_inline void ops_remote(struct dest *d, struct bpf_sock_ops *ctx)
+{
+	if (ctx->family == AF_INET) {
+		dest_v4(d, field(ctx, remote_ip4));
+		return;
+	}
+	d->address.word[0] = field(ctx, remote_ip6[0]);
+	d->address.word[1] = field(ctx, remote_ip6[1]);
+	d->address.word[2] = field(ctx, remote_ip6[2]);
+	d->address.word[3] = field(ctx, remote_ip6[3]);
+	d->v4 = is_mapped(&d->address);
+}
+
 /* The local port of a redirected connection is known just before the SYN. */
 static __always_inline void ops_connect(struct bpf_sock_ops *ctx, struct varvel_socket *s)
 {
@@ -153,6 +166,32 @@ static __always_inline void ops_state(struct bpf_sock_ops *ctx, struct varvel_so
 	s->flags &= ~SOCKET_REGISTERED;
 }
 
+/*
+ * A connection has come in. Who has made it was judged before the handshake; here
+ * its socket is told, so that what it answers needs no rule. On loopback, whose the
+ * other end is, is seen when the answer leaves.
+ */
+static __always_inline void ops_accepted(struct bpf_sock_ops *ctx, struct varvel_socket *s)
+{
+	struct dest peer = {.protocol = IPPROTO_TCP, .port = bpf_ntohl(ctx->remote_port)};
+	__u32 zero = 0;
+	struct varvel_node *n = bpf_map_lookup_elem(&node, &zero);
+
+	ops_remote(&peer, ctx);
+	s->dst = peer.address;
+	s->port = peer.port;
+	s->flags = SOCKET_ACCEPTED;
+	if (!n || !socket_refresh(s, n) || is_loopback(&peer))
+		return;
+	if (!inbound_grants(s->run, &peer, ctx->local_port)) {
+		if (s->rules.flags & RUN_OBSERVE)
+			s->flags |= SOCKET_JUDGED | SOCKET_NOTED;
+		return;
+	}
+	s->flags |= SOCKET_JUDGED | SOCKET_NOTED;
+	inbound_note(s->run, &peer, ctx->local_port);
+}
+
 /* In a run: what is announced of a connection is true as long as it lasts. */
 SEC("sockops")
 int varvel_sock_ops(struct bpf_sock_ops *ctx)
@@ -160,13 +199,17 @@ int varvel_sock_ops(struct bpf_sock_ops *ctx)
 	struct varvel_socket *s;
 	struct bpf_sock *sk = ctx->sk;
 
-	if ((ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_STATE_CB) || !sk)
+	if ((ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_STATE_CB &&
+	     ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) ||
+	    !sk)
 		return 1;
 	s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 	if (!s)
 		return 1;
 	if (ctx->op == BPF_SOCK_OPS_STATE_CB)
 		ops_state(ctx, s);
+	else if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		ops_accepted(ctx, s);
 	else if (s->flags & SOCKET_REDIRECTED)
 		ops_connect(ctx, s);
 	return 1;
@@ -191,21 +234,15 @@ int varvel_accept(struct bpf_sock_ops *ctx)
 {
 	struct varvel_redirect_key key = {.protocol = IPPROTO_TCP};
 	struct varvel_origin *origin, *mine;
+	struct dest peer = {};
 	struct bpf_sock *sk = ctx->sk;
 
 	if (ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB || !sk || !at_door(ctx))
 		return 1;
 	key.netns = bpf_get_netns_cookie(ctx);
 	key.port = bpf_ntohl(ctx->remote_port);
-	if (ctx->family == AF_INET) {
-		key.address.word[2] = bpf_htonl(0xffff);
-		key.address.word[3] = field(ctx, remote_ip4);
-	} else {
-		key.address.word[0] = field(ctx, remote_ip6[0]);
-		key.address.word[1] = field(ctx, remote_ip6[1]);
-		key.address.word[2] = field(ctx, remote_ip6[2]);
-		key.address.word[3] = field(ctx, remote_ip6[3]);
-	}
+	ops_remote(&peer, ctx);
+	key.address = peer.address;
 	origin = bpf_map_lookup_elem(&redirects, &key);
 	if (!origin)
 		return 1;
@@ -229,80 +266,6 @@ int varvel_sock_release(struct bpf_sock *ctx)
 	return 1;
 }
 
-/* A packet on its way out. */
-struct packet {
-	struct __sk_buff *skb;
-	struct bpf_sock *sk;
-	struct varvel_socket *socket;
-	struct varvel_node *node;
-	struct dest to;
-	struct dest from;
-	bool stale; /* the socket was allowed something under other rules */
-	bool options; /* IPv4 options: a source route names another address than the socket */
-};
-
-struct ports {
-	__u16 source;
-	__u16 dest;
-};
-
-static __always_inline bool parse_ports(struct packet *p, __u32 offset, __u8 protocol)
-{
-	struct ports ports;
-
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-		return false;
-	if (bpf_skb_load_bytes(p->skb, offset, &ports, sizeof(ports)))
-		return false;
-	p->to.protocol = p->from.protocol = protocol;
-	p->to.port = bpf_ntohs(ports.dest);
-	p->from.port = bpf_ntohs(ports.source);
-	return true;
-}
-
-static __always_inline bool parse4(struct packet *p)
-{
-	struct {
-		__u8 version_ihl, tos;
-		__u16 length, id, fragment;
-		__u8 ttl, protocol;
-		__u16 check;
-		__u32 source, dest;
-	} ip;
-
-	if (bpf_skb_load_bytes(p->skb, 0, &ip, sizeof(ip)))
-		return false;
-	dest_v4(&p->to, ip.dest);
-	dest_v4(&p->from, ip.source);
-	p->options = (ip.version_ihl & 15) > 5;
-	return parse_ports(p, (ip.version_ihl & 15) * 4, ip.protocol);
-}
-
-/* Extension headers are refused: no socket that a run may have makes them. */
-static __always_inline bool parse6(struct packet *p)
-{
-	struct {
-		__u32 flow;
-		__u16 length;
-		__u8 next, hops;
-		struct varvel_address source, dest;
-	} ip;
-
-	if (bpf_skb_load_bytes(p->skb, 0, &ip, sizeof(ip)))
-		return false;
-	p->to.address = ip.dest;
-	p->from.address = ip.source;
-	p->to.v4 = p->from.v4 = false;
-	return parse_ports(p, sizeof(ip), ip.next);
-}
-
-static __always_inline bool parse(struct packet *p)
-{
-	if (p->skb->protocol == bpf_htons(ETH_P_IP))
-		return parse4(p);
-	return p->skb->protocol == bpf_htons(ETH_P_IPV6) && parse6(p);
-}
-
 /* The first packet to a destination makes it one that was reached. */
 static __always_inline int packet_sent(struct packet *p)
 {
@@ -321,10 +284,11 @@ static __always_inline int packet_allow(struct packet *p, __u32 flags)
 {
 	struct varvel_socket *s = p->socket;
 	bool same = s->port == p->to.port && address_equal(&s->dst, &p->to.address);
-	__u32 keep = SOCKET_REGISTERED | (same ? SOCKET_NOTED : 0);
+	__u32 keep = SOCKET_REGISTERED | SOCKET_ACCEPTED | (same ? SOCKET_NOTED : 0);
 
 	if (p->sk->state == BPF_TCP_LISTEN)
 		return 1;
+	peer_leave(p->sk, s, &p->to);
 	s->dst = p->to.address;
 	s->port = p->to.port;
 	s->flags = (s->flags & keep) | SOCKET_JUDGED | flags;
@@ -404,6 +368,37 @@ static __always_inline int packet_redirected(struct packet *p)
 	return 1;
 }
 
+/* Is it TCP that somebody else has begun? */
+static __always_inline bool is_accepted(const struct packet *p)
+{
+	return p->to.protocol == IPPROTO_TCP &&
+	       (p->sk->state == BPF_TCP_LISTEN || p->socket->flags & SOCKET_ACCEPTED);
+}
+
+/* Does it answer somebody who is granted the port that it comes from? */
+static __always_inline bool is_answer(const struct packet *p)
+{
+	if (is_accepted(p))
+		return inbound_grants(p->socket->run, &p->to, p->from.port);
+	return peer_answer(p->sk, p->socket, &p->to, p->from.port);
+}
+
+/*
+ * What answers is allowed as long as the peer is granted the port: for TCP that is
+ * remembered until the rules change, datagrams are asked about each time.
+ */
+static __always_inline int packet_answer(struct packet *p)
+{
+	struct varvel_socket *s = p->socket;
+
+	if (p->to.protocol == IPPROTO_UDP || p->sk->state == BPF_TCP_LISTEN)
+		return 1;
+	if (!(s->flags & SOCKET_NOTED))
+		inbound_note(s->run, &p->to, p->from.port);
+	s->flags |= SOCKET_JUDGED | SOCKET_NOTED;
+	return 1;
+}
+
 /* Has the other end of a TCP connection been chosen? */
 static __always_inline bool is_settled(const struct packet *p)
 {
@@ -421,7 +416,8 @@ static __always_inline int packet_loopback(struct packet *p)
 	enum owner owner = local_owner(p->skb, s->run, &p->to, &p->from);
 
 	if (owner == OWNER_FOREIGN)
-		return packet_refuse(p, REASON_PEER_FOREIGN, false);
+		return is_answer(p) ? packet_answer(p) :
+				      packet_refuse(p, REASON_PEER_FOREIGN, false);
 	if (owner == OWNER_SAME)
 		return is_settled(p) ? packet_allow(p, 0) : 1;
 	/* Nobody: the packet makes its sender a reset or a port unreachable. */
@@ -444,6 +440,30 @@ static __always_inline __u8 packet_reason(const struct packet *p, __u8 reason)
 	return s->flags & SOCKET_JUDGED && !p->options ? REASON_REWRITTEN : REASON_NO_RULE;
 }
 
+/*
+ * The reset with which a connection ends that the daemon cuts, or that a program
+ * gives up. It has no data, and goes to whom the socket was once allowed, who would
+ * otherwise wait for a long time.
+ */
+static __noinline bool is_farewell(struct __sk_buff *skb, __u32 transport)
+{
+	struct {
+		__u8 length, flags; /* length: in words, in the upper half (RFC 9293, section 3.1) */
+	} tcp;
+
+	return !bpf_skb_load_bytes(skb, transport + 12, &tcp, sizeof(tcp)) &&
+	       tcp.flags & TCP_RST && skb->len == transport + (tcp.length >> 4) * 4;
+}
+
+static __always_inline bool may_leave(const struct packet *p)
+{
+	const struct varvel_socket *s = p->socket;
+
+	return p->to.protocol == IPPROTO_TCP && p->sk->state != BPF_TCP_LISTEN &&
+	       s->port == p->to.port && address_equal(&s->dst, &p->to.address) &&
+	       is_farewell(p->skb, p->transport);
+}
+
 static __always_inline int packet_judge(struct packet *p)
 {
 	struct varvel_socket *s = p->socket;
@@ -451,12 +471,17 @@ static __always_inline int packet_judge(struct packet *p)
 
 	if (is_loopback(&p->to))
 		return packet_loopback(p);
+	if (is_answer(p))
+		return packet_answer(p);
+	if (is_accepted(p))
+		return may_leave(p) ||
+		       packet_refuse(p, p->stale ? REASON_STALE : REASON_INBOUND, false);
 	j = judge(p->skb, s->run, &s->rules, &p->to, false);
 	lease_continue(&j, s, &p->to);
 	if (j.verdict == VERDICT_LEASED)
 		return packet_allow(p, SOCKET_LEASED);
 	if (j.verdict != VERDICT_DIRECT)
-		return packet_refuse(p, packet_reason(p, j.reason), false);
+		return may_leave(p) || packet_refuse(p, packet_reason(p, j.reason), false);
 	return packet_allow(p, 0);
 }
 

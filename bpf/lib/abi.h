@@ -23,6 +23,9 @@
 #define VARVEL_FLOW_NS 20000000 /* after which it may make one more */
 #define VARVEL_DENIAL_BURST 256	/* events of refusals that a run may send at once, on each CPU */
 #define VARVEL_DENIAL_NS 20000000 /* after which it may send one more */
+#define VARVEL_PEER_SETS 64	/* recent peers of a UDP socket: so many sets */
+#define VARVEL_PEER_WAYS 8	/* of so many each; a power of two */
+#define VARVEL_PEER_SECONDS 180 /* for how long a peer is recent */
 #define VARVEL_PATH 128		/* bytes of a file name kept in an exec event */
 #define VARVEL_COMM 16
 
@@ -62,6 +65,9 @@ enum varvel_reason {
 	REASON_LEASE_EXPIRED,	  /* the address of a `direct` name, handed out too long ago */
 	REASON_REWRITTEN,	  /* the packet goes elsewhere than the socket was allowed to */
 	REASON_SHARE,		  /* the run has its share of a table of Varvel */
+	REASON_INBOUND,		  /* somebody whom the agent's listen does not grant the port */
+	REASON_LINK_LOCAL,	  /* an IPv6 link-local address */
+	REASON_NO_LOOPBACK,	  /* redirect wanted, but the host has no such loopback address */
 	REASON_COUNT,
 };
 
@@ -73,6 +79,7 @@ enum varvel_hook {
 	HOOK_SENDMSG,
 	HOOK_BIND,
 	HOOK_EGRESS,
+	HOOK_INGRESS,
 };
 
 /* What an event is about. */
@@ -233,8 +240,9 @@ enum varvel_socket_flags {
 	SOCKET_JUDGED = 1 << 0,	    /* dst is allowed, as of .generation */
 	SOCKET_REDIRECTED = 1 << 1, /* dst is what was asked for, not what is dialled */
 	SOCKET_REGISTERED = 1 << 2, /* a varvel_redirect_key for local exists */
-	SOCKET_NOTED = 1 << 3,	    /* that dst was sent to is counted */
+	SOCKET_NOTED = 1 << 3,	    /* that dst was sent to, or came in, is counted */
 	SOCKET_LEASED = 1 << 4,	    /* dst was allowed by a lease */
+	SOCKET_ACCEPTED = 1 << 5,   /* TCP: dst has connected to us */
 };
 
 /* What is known of a socket that was born in a run. */
@@ -245,13 +253,40 @@ struct varvel_socket {
 	__u32 flags; /* enum varvel_socket_flags */
 	__u32 pid;   /* thread group that created it */
 	__u32 counted; /* 1: in the varvel_share of its run */
-	__u32 unused;
+	__u32 unused0;
 	__u16 port;  /* of dst */
 	__u16 dns_port;
 	__u64 netns; /* cookie of its network namespace */
 	struct varvel_address dst;
 	struct varvel_address dns; /* the name server that was asked last */
 	struct varvel_redirect_key local;
+	__u32 peers; /* 1: it has a struct varvel_peers */
+	__u16 turned_port; /* of turned */
+	__u16 unused;
+	struct varvel_address turned; /* who was turned away last, 0: nobody */
+};
+
+enum varvel_peer_how {
+	PEER_CAME = 1,	/* it has sent to the socket, as listen grants */
+	PEER_ASKED = 2, /* the socket has sent to it, as a rule allows */
+};
+
+struct varvel_peer {
+	struct varvel_address address;
+	__u16 port;
+	__u16 how;  /* enum varvel_peer_how */
+	__u32 seen; /* seconds since boot; 0: never, the entry is free */
+};
+
+/*
+ * With whom a UDP socket has spoken lately. It is made for sockets that speak with
+ * more than one, and ends with them. What it has no room for is forgotten: an
+ * answer is then refused until the peer sends again.
+ */
+struct varvel_peers {
+	struct bpf_spin_lock lock;
+	__u32 unused;
+	struct varvel_peer peer[VARVEL_PEER_SETS * VARVEL_PEER_WAYS];
 };
 
 /* A token bucket. One that is all zero is full when it is first used. */
@@ -260,13 +295,14 @@ struct varvel_bucket {
 	__u64 tokens;
 };
 
-/* What a run has reached by a rule, between two readings. */
+/* What a run has reached by a rule, or has come to it, between two readings. */
 struct varvel_flow_key {
 	__u64 run;
 	struct varvel_address address;
-	__u16 port;
+	__u16 port; /* inbound: of the run */
 	__u8 protocol;
-	__u8 unused[5];
+	__u8 inbound; /* 1: the address has come to the run */
+	__u8 unused[4];
 };
 
 struct varvel_flow {
@@ -301,7 +337,7 @@ struct varvel_event {
 	__u8 reason; /* enum varvel_reason */
 	__u8 hook;   /* enum varvel_hook */
 	__u8 protocol;
-	__u8 unused[2];
+	__u16 local_port; /* ingress: of the run; address and port are the peer's */
 	__u32 code; /* exit: wait status; denied, would deny: how many refusals it stands for */
 	struct varvel_address address;
 	char comm[VARVEL_COMM];

@@ -83,6 +83,10 @@ enum { SOCK_STREAM = 1, SOCK_DGRAM = 2 };
 enum { IPPROTO_IP = 0, IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
 enum { EPERM = 1, EADDRINUSE = 98, ECONNREFUSED = 111 };
 
+struct bpf_spin_lock {
+	__u32 val;
+};
+
 struct bpf_sock {
 	__u32 bound_dev_if;
 	__u32 family;
@@ -206,6 +210,8 @@ static struct bpf_sock *(*const bpf_sk_lookup_udp)(void *ctx, struct bpf_sock_tu
 						   __u32 size, __u64 netns,
 						   __u64 flags) = (void *)85;
 static long (*const bpf_sk_release)(void *sk) = (void *)86;
+static void (*const bpf_spin_lock)(struct bpf_spin_lock *lock) = (void *)93;
+static void (*const bpf_spin_unlock)(struct bpf_spin_lock *lock) = (void *)94;
 static struct bpf_sock *(*const bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)95;
 static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value,
 					 __u64 flags) = (void *)107;

@@ -57,6 +57,23 @@ struct {
 	__type(value, struct varvel_socket);
 } sockets SEC(".maps");
 
+/* UDP sockets of runs: with whom they have spoken lately. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __s32);
+	__type(value, struct varvel_peers);
+} peers SEC(".maps");
+
+/* What a run's listen grants: a rule set with the peers' addresses and its own ports. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, VARVEL_RUNS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct varvel_run);
+} inbound SEC(".maps");
+
 /* The daemon's accepted sockets: who is at the other end. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

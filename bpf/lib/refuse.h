@@ -11,6 +11,8 @@ struct refusal {
 	__u8 reason;
 	__u8 hook;
 	bool observe;
+	bool quiet;  /* count it; the next event stands for it as well */
+	__u16 local; /* ingress: port of the run */
 };
 
 /*
@@ -26,7 +28,7 @@ static __noinline void refuse(const struct refusal *r, const struct dest *d)
 		return;
 	if (r->reason < REASON_COUNT)
 		c->refused[r->reason]++;
-	if (!take(&c->tell, bpf_ktime_get_boot_ns(), VARVEL_DENIAL_NS, VARVEL_DENIAL_BURST)) {
+	if (r->quiet || !take(&c->tell, bpf_ktime_get_boot_ns(), VARVEL_DENIAL_NS, VARVEL_DENIAL_BURST)) {
 		c->held++;
 		return;
 	}
@@ -46,6 +48,7 @@ static __noinline void refuse(const struct refusal *r, const struct dest *d)
 	e->cookie = r->cookie;
 	e->reason = r->reason;
 	e->hook = r->hook;
+	e->local_port = r->local;
 	if (d) {
 		e->address = d->address;
 		e->port = d->port;

@@ -28,8 +28,7 @@ static __always_inline void event_fill(struct varvel_event *e, __u8 kind, __u64 
 	e->reason = REASON_NONE;
 	e->hook = HOOK_NONE;
 	e->protocol = 0;
-	e->unused[0] = 0;
-	e->unused[1] = 0;
+	e->local_port = 0;
 	e->code = 0;
 	__builtin_memset(&e->address, 0, sizeof(e->address));
 	__builtin_memset(e->comm, 0, sizeof(e->comm));

@@ -105,6 +105,12 @@ static __always_inline bool is_endpoint(const struct dest *d)
 	return w[0] == bpf_htonl(0xfd000ec2) && w[1] == 0 && w[2] == 0 && w[3] == bpf_htonl(0x23);
 }
 
+/* fe80::/10: which link is meant is not in the address, so no rule can name one. */
+static __always_inline bool is_link_local(const struct dest *d)
+{
+	return !d->v4 && (d->address.word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
 static __always_inline bool port_set_allows(__u32 index, const struct dest *d)
 {
 	struct varvel_port_set *set = bpf_map_lookup_elem(&port_sets, &index);
@@ -390,6 +396,8 @@ static __always_inline void lease_continue(struct judgement *j, const struct var
 static __always_inline struct judgement judge(void *ctx, __u64 id, const struct varvel_run *run,
 					      const struct dest *d, bool connecting)
 {
+	struct judgement j;
+
 	if (is_endpoint(d))
 		return (struct judgement){VERDICT_DOOR, REASON_NONE};
 	if (is_synthetic(d))
@@ -400,5 +408,8 @@ static __always_inline struct judgement judge(void *ctx, __u64 id, const struct 
 		return judge_loopback(ctx, id, d);
 	if (rules_allow(run, d))
 		return (struct judgement){VERDICT_DIRECT, REASON_NONE};
-	return judge_lease(id, d, connecting);
+	j = judge_lease(id, d, connecting);
+	if (j.reason == REASON_NO_RULE && is_link_local(d))
+		j.reason = REASON_LINK_LOCAL;
+	return j;
 }

@@ -66,6 +66,8 @@ func subject(v audit.Event) string {
 		return strings.TrimSpace(fmt.Sprintf("%s %s %s", v.DNS.Name, v.DNS.Type, v.DNS.Code))
 	case v.Credential != nil:
 		return "audience=" + v.Credential.Audience
+	case v.Peer != nil && v.Target != nil:
+		return "port " + targetOf(*v.Target) + " from " + peerOf(*v.Peer)
 	case v.Target != nil:
 		return targetOf(*v.Target)
 	case v.Process != nil:
@@ -83,11 +85,20 @@ func targetOf(t audit.Target) string {
 		s = netip.AddrPortFrom(t.Address, t.Port).String()
 	case s == "" && t.Address.IsValid():
 		s = t.Address.String()
+	case s == "" && t.Port != 0:
+		s = fmt.Sprint(t.Port)
 	}
 	if t.Protocol != "" {
 		s += "/" + t.Protocol
 	}
 	return s
+}
+
+func peerOf(p audit.Peer) string {
+	if p.Port == 0 {
+		return p.Address.String()
+	}
+	return netip.AddrPortFrom(p.Address, p.Port).String()
 }
 
 func process(p audit.Process) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/varvel/varvel/internal/admin/api"
@@ -88,10 +89,25 @@ func (agentsCmd) Run(e *env) error {
 	return show(e, list, err, func() {
 		var rows [][]string
 		for _, a := range list {
-			rows = append(rows, []string{a.Name, a.Owner, string(a.Mode), strings.Join(a.Tools, ","), fmt.Sprint(len(a.Egress)), fmt.Sprint(a.Runs), fmt.Sprintf("%s:%d", a.File, a.Line)})
+			rows = append(rows, []string{a.Name, a.Owner, string(a.Mode), strings.Join(a.Tools, ","), fmt.Sprint(len(a.Egress)), listenText(a.Listen), fmt.Sprint(a.Runs), fmt.Sprintf("%s:%d", a.File, a.Line)})
 		}
-		e.tui.table("No agents are configured.", []string{"AGENT", "OWNER", "MODE", "TOOLS", "RULES", "RUNS", "WHERE"}, rows)
+		e.tui.table("No agents are configured.", []string{"AGENT", "OWNER", "MODE", "TOOLS", "RULES", "LISTEN", "RUNS", "WHERE"}, rows)
 	})
+}
+
+// listenText is what ports others may reach, such as "8080 5000-5010/any".
+func listenText(rules []api.ListenRule) string {
+	var ports []string
+	for _, r := range rules {
+		p := r.Port
+		if r.Protocol != "tcp" {
+			p += "/" + r.Protocol
+		}
+		if !slices.Contains(ports, p) {
+			ports = append(ports, p)
+		}
+	}
+	return strings.Join(ports, " ")
 }
 
 type toolsCmd struct{}

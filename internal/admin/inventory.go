@@ -99,7 +99,7 @@ func (s *Server) agents(*request) (any, error) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Agents)) {
 		a := cfg.Agents[name]
 		list = append(list, api.Agent{
-			Name: a.Name, Owner: a.Owner, Mode: a.Mode, Tools: orEmpty(a.Tools), Egress: viewRules(a.Egress),
+			Name: a.Name, Owner: a.Owner, Mode: a.Mode, Tools: orEmpty(a.Tools), Egress: viewRules(a.Egress), Listen: viewListen(a.Listen),
 			Launch: config.Principals{Users: orEmpty(a.Launch.Users), Groups: orEmpty(a.Launch.Groups)},
 			Runs:   live[name], File: a.Pos.File, Line: a.Pos.Line,
 		})
@@ -121,6 +121,20 @@ func viewRules(rules []config.EgressRule) []api.EgressRule {
 		list = append(list, api.EgressRule{
 			Destination: dest, Ports: strings.Join(ports, ","), Protocol: r.Protocol,
 			Why: r.Why, File: r.Pos.File, Line: r.Pos.Line,
+		})
+	}
+	return list
+}
+
+func viewListen(rules []config.ListenRule) []api.ListenRule {
+	list := []api.ListenRule{}
+	for _, r := range rules {
+		from := []string{}
+		for _, p := range r.From {
+			from = append(from, p.String())
+		}
+		list = append(list, api.ListenRule{
+			Port: r.Port.String(), Protocol: r.Protocol, From: from, Why: r.Why, File: r.Pos.File, Line: r.Pos.Line,
 		})
 	}
 	return list

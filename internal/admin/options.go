@@ -60,6 +60,7 @@ type AuditLog interface {
 // *explain.Explainer does.
 type Explainer interface {
 	Explain(run *workload.Run, to api.Destination) api.Why
+	ExplainInbound(run *workload.Run, in api.Inbound) api.Why
 }
 
 // Reloader reads the configuration again and puts it into force. If it cannot,

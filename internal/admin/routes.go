@@ -37,7 +37,7 @@ func (s *Server) routes() []route {
 		{pattern: "GET /v1/agents", roles: every, serve: s.agents},
 		{pattern: "GET /v1/tools", roles: every, serve: s.tools},
 		{pattern: "GET /v1/leases", roles: every, serve: s.leases},
-		{pattern: "GET /v1/why", params: []string{"run", "dest"}, roles: every, own: true, serve: s.why},
+		{pattern: "GET /v1/why", params: []string{"run", "dest", "from", "protocol"}, roles: every, own: true, serve: s.why},
 		{pattern: "GET /v1/approvals", params: []string{"run", "state"}, roles: every, own: true, serve: s.approvals},
 		{pattern: "GET /v1/approvals/{id}", roles: every, own: true, serve: s.approval},
 		{pattern: "POST /v1/approvals/{id}/approve", roles: approver, own: true, serve: s.approve},

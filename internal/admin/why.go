@@ -13,15 +13,31 @@ func (s *Server) why(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, err := explain.ParseDestination(r.query.Get("dest"))
+	why, err := s.explain(run, r)
 	if err != nil {
-		return nil, badRequest("The destination cannot be read: " + err.Error() + ".")
+		return nil, err
 	}
-	why := s.opts.Explainer.Explain(run, to)
 	if ended {
 		why.Notes = append(why.Notes, "The run has ended; this is what its agent's configuration says now.")
 	}
 	return why, nil
+}
+
+// explain says what becomes of connections to a destination, or, with from, of who
+// comes to a port of the run.
+func (s *Server) explain(run *workload.Run, r *request) (api.Why, error) {
+	if from := r.query.Get("from"); from != "" {
+		in, err := explain.ParsePeer(from, r.query.Get("dest"), r.query.Get("protocol"))
+		if err != nil {
+			return api.Why{}, badRequest("The peer or the port cannot be read: " + err.Error() + ".")
+		}
+		return s.opts.Explainer.ExplainInbound(run, in), nil
+	}
+	to, err := explain.ParseDestination(r.query.Get("dest"))
+	if err != nil {
+		return api.Why{}, badRequest("The destination cannot be read: " + err.Error() + ".")
+	}
+	return s.opts.Explainer.Explain(run, to), nil
 }
 
 // findAnyRun is findRun, and finds a run that has ended lately, too: refusals are

@@ -30,7 +30,7 @@ const (
 func (m masker) bound(e *Event) {
 	for _, s := range []*string{
 		&e.Action, &e.Actor, &e.Agent, &e.ApprovalID, &e.Component, &e.Correlation, &e.DecisionID, &e.Digest,
-		(*string)(&e.Activity), &e.Owner, &e.PolicyRevision, &e.Revision, &e.RuleSet, &e.Run, &e.Tool, &e.ToolRevision,
+		(*string)(&e.Activity), &e.Owner, &e.PolicyRevision, &e.Revision, &e.ListenSet, &e.RuleSet, &e.Run, &e.Tool, &e.ToolRevision,
 	} {
 		*s = shorten(*s, maxName)
 	}

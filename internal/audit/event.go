@@ -45,11 +45,13 @@ type Event struct {
 	Hash           Hash                  `json:"hash,omitzero"` // not part of what is hashed
 	HTTP           *HTTP                 `json:"http,omitempty"`
 	Kind           Kind                  `json:"kind"`
-	Message        string                `json:"message,omitempty"` // one sentence, written by Varvel
+	ListenSet      string                `json:"listen_set,omitempty"` // id of the compiled listen rules
+	Message        string                `json:"message,omitempty"`    // one sentence, written by Varvel
 	Mode           decision.Mode         `json:"mode,omitempty"`
 	Node           string                `json:"node,omitempty"`
 	Obligations    []decision.Obligation `json:"obligations,omitempty"`
 	Owner          string                `json:"owner,omitempty"`
+	Peer           *Peer                 `json:"peer,omitempty"` // who came in to the target
 	Person         *decision.Person      `json:"person,omitempty"`
 	PolicyRevision string                `json:"policy_revision,omitempty"`
 	Prev           Hash                  `json:"prev,omitzero"`     // not part of the payload
@@ -133,6 +135,12 @@ type Target struct {
 	Name     string     `json:"name,omitempty"`
 	Port     uint16     `json:"port,omitempty"`
 	Protocol string     `json:"protocol,omitempty"`
+}
+
+// Peer is who has come in from outside, to a port of the run that is the target.
+type Peer struct {
+	Address netip.Addr `json:"address,omitzero"`
+	Port    uint16     `json:"port,omitempty"` // 0: several
 }
 
 // User is a user of this node, as the kernel vouches for it.

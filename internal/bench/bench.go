@@ -30,6 +30,7 @@ func groups() []group {
 	return []group{
 		{[]string{"connect_udp_10", "connect_udp_100k", "connect_udp_prefix_100k", "connect_udp_1m", "connect_udp_one_load", "connect_tcp_100k"}, connects},
 		{[]string{"connect_outside", "udp_sendto_outside", "udp_send_outside", "accept_outside", "exec_outside", "fork_outside", "open_outside"}, outsideRuns},
+		{[]string{"accept_granted"}, accepts},
 		{[]string{
 			"udp_sendto_inside", "udp_send_inside", "accept_inside", "exec_inside", "fork_inside", "open_inside",
 			"tcp_throughput", "tcp_throughput_cpu", "pass_throughput", "pass_connect", "gateway_http_rps", "gateway_http_p99", "dns", "dns_direct", "run_true",

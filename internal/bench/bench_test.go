@@ -43,7 +43,7 @@ func TestEveryFigure(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"accept_inside", "accept_outside", "adopt_1000", "audit_append", "audit_append_appended", "connect_outside", "connect_tcp_100k",
+		"accept_granted", "accept_inside", "accept_outside", "adopt_1000", "audit_append", "audit_append_appended", "connect_outside", "connect_tcp_100k",
 		"connect_udp_10", "connect_udp_100k", "connect_udp_1m", "connect_udp_one_load", "connect_udp_prefix_100k", "decide", "denials_flood",
 		"destroy_1", "destroy_100", "destroy_5000", "dns", "dns_direct", "events_life", "events_life_reader",
 		"exec_inside", "exec_outside", "fork_inside", "fork_outside", "gateway_http_p99", "gateway_http_rps", "open_inside",

@@ -133,14 +133,21 @@ func (s *site) comparedWorker(ctx context.Context, name string, attach func(cgro
 
 // runWorker starts a worker in a run of its own, with a rule set.
 func (s *site) runWorker(ctx context.Context, k *kernel.Kernel, name string, m mixture) (*process, error) {
+	p, _, err := s.runWorkerID(ctx, k, name, m)
+	return p, err
+}
+
+// runWorkerID returns also the id of the run's cgroup.
+func (s *site) runWorkerID(ctx context.Context, k *kernel.Kernel, name string, m mixture) (*process, uint64, error) {
 	dir, id, err := s.cgroups.Create(name)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	s.OnClose(func() error { return workload.Remove(dir) })
 	if err := errors.Join(k.AddRun(id, false), k.LoadRuleSet(m.rules), k.UseRuleSet(id, m.rules.ID)); err != nil {
-		return nil, fmt.Errorf("govern the run %s: %w", name, err)
+		return nil, 0, fmt.Errorf("govern the run %s: %w", name, err)
 	}
 	s.OnClose(func() error { return k.RemoveRun(id) })
-	return s.worker(ctx, dir)
+	p, err := s.worker(ctx, dir)
+	return p, id, err
 }

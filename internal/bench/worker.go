@@ -19,6 +19,8 @@ type worker struct {
 	lists []measure.Sockaddrs
 	net   *client
 	held  []int // descriptors of connections
+
+	listener int // descriptor; 0: none yet
 }
 
 // Work is a worker process. It reads orders until its input ends.
@@ -52,6 +54,12 @@ func (w *worker) do(o order) ([]float64, error) {
 		return w.connectUDP(o)
 	case "connect_tcp":
 		return w.each(o, connectTCP)
+	case "listen":
+		return w.listen()
+	case "dial":
+		return dialNS(o)
+	case "clear":
+		return w.clear(o)
 	case "exec":
 		return perOp(o.N, familyClock, func() error { return execTrue(o.N) })
 	}

@@ -33,6 +33,7 @@ func (l *loader) checkAgent(a *Agent) {
 		l.checkRuleOverlap(a, t)
 	}
 	l.checkRules(a)
+	l.checkListen(a)
 }
 
 // title names the agent in a sentence, also if its name was refused.

@@ -103,6 +103,7 @@ type Agent struct {
 	Mode        decision.Mode
 	Tools       []string // names; each is in Config.Tools
 	Egress      []EgressRule
+	Listen      []ListenRule
 	Environment Environment
 	Files       Files
 	Launch      Principals // who may start it, besides root

@@ -18,8 +18,6 @@ func later(kind, key string) string {
 		return "start the agent with `varvel run --agent NAME -- COMMAND`"
 	case "agent.delegation":
 		return "a run acts as its machine account; who started it is in the events"
-	case "agent.listen":
-		return "a run listens on its own loopback without a rule"
 	case "agent.exec":
 		return "restrict files with `files`, and what a program reaches with `egress` and `tools`"
 	case "action.mcp", "action.sql":

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // special is a range that a rule never opens.
@@ -61,6 +62,8 @@ func parseCIDR(s string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	switch {
+	case strings.ContainsRune(s, '%'):
+		return netip.Prefix{}, problem("remove the rule: link-local addresses, whose scope id says on which link they are, are never opened; use the host's other address", "%q has a scope id", s)
 	case err != nil:
 		return netip.Prefix{}, problem("write an address and a prefix length, such as 192.0.2.0/24 or 2001:db8::/32", "%q is not an address range", s)
 	case p.Addr().Is4In6():

@@ -25,7 +25,7 @@ import (
 func act(args []string) int {
 	acts := map[string]func([]string) error{
 		"send": sendAct, "resolve": resolveAct, "flood": floodAct, "keep": keepAct, "hold": holdAct, "ask": askAct, "push": pushAct,
-		"fill": fillAct, "later": laterAct,
+		"fill": fillAct, "later": laterAct, "serve": serveAct,
 	}
 	if len(args) == 0 || acts[args[0]] == nil {
 		fmt.Println("no such act")

@@ -30,7 +30,7 @@ func keptRig(t *testing.T, keeper *namesInMemory, known []KnownName, rules ...co
 	t.Helper()
 	r := &rig{datapath: testutil.NewDatapath(1000), events: &fakeEvents{}}
 	r.Controller = NewController(Options{
-		Datapath: r.datapath, Decider: deciderFunc(allowAll), Events: r.events, Log: slog.New(slog.DiscardHandler), Keeper: keeper,
+		Datapath: r.datapath, Gate: r.datapath, Decider: deciderFunc(allowAll), Events: r.events, Log: slog.New(slog.DiscardHandler), Keeper: keeper,
 	})
 	r.server = NewServer(r.Controller, everybody(testCgroup), nil)
 	r.run = newRun(testCgroup, agentWith(rules...))

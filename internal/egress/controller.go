@@ -27,6 +27,7 @@ type Options struct {
 	Datapath Datapath
 	Leaser   Leaser
 	Snapshot func() CheckFunc // where names may lead now; *Scope has it
+	Gate     Gate
 	Decider  Decider
 	Events   Events
 	Log      *slog.Logger
@@ -84,6 +85,9 @@ func (c *Controller) Adopt(ctx context.Context, run *workload.Run, known []Known
 	if err := c.options.Datapath.UseRuleSet(run.CgroupID, plan.Rules.ID); err != nil {
 		return nil, fmt.Errorf("use the rule set of run %s: %w", run.Run.ID, err)
 	}
+	if err := c.options.Gate.UseListen(run.CgroupID, plan.Listen); err != nil {
+		return nil, fmt.Errorf("open what run %s listens on: %w", run.Run.ID, err)
+	}
 	c.add(run.CgroupID, state)
 	return plan, state.restoreNames()
 }
@@ -108,6 +112,7 @@ func (c *Controller) Prepare(ctx context.Context, d Decider, run *workload.Run) 
 	event := RuleSetEvent{
 		Run: run, ID: plan.Rules.ID, Entries: len(plan.Rules.Entries),
 		Names: plan.names.size(), Direct: plan.Direct(), Refused: plan.Refused,
+		Listen: plan.Listen.ID, ListenEntries: len(plan.Listen.Entries), ListenRefused: plan.ListenRefused,
 	}
 	if state, ok := c.state(run.CgroupID); ok {
 		_, old := state.current()
@@ -130,6 +135,9 @@ func (c *Controller) Switch(changes Changes, run *workload.Run, plan *Plan) (boo
 	}
 	if err != nil {
 		return false, fmt.Errorf("use the rule set of run %s: %w", run.Run.ID, err)
+	}
+	if err := c.options.Gate.UseListen(run.CgroupID, plan.Listen); err != nil {
+		return false, fmt.Errorf("open what run %s listens on: %w", run.Run.ID, err)
 	}
 	if state, known := c.state(run.CgroupID); known {
 		return true, state.replace(run, plan, changes)

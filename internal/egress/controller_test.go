@@ -103,7 +103,7 @@ func TestApplyRecordsBeforeItSwitches(t *testing.T) {
 	if _, err := r.Apply(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"load", "use", "load"}, callsAtEvent); diff != "" {
+	if diff := cmp.Diff([]string{"load", "use", "listen", "load"}, callsAtEvent); diff != "" {
 		t.Errorf("before the event was durable: %s", diff)
 	}
 	if second := r.events.ruleSets[1]; second.Previous != first.ID || second.Names != 1 || second.Run != again {

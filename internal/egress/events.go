@@ -27,6 +27,10 @@ type RuleSetEvent struct {
 	Names    int      // exact names and patterns
 	Direct   []string // names and patterns whose real addresses are handed out
 	Refused  []Refusal
+
+	Listen        string // id of the rule set of who may come in
+	ListenEntries int    // prefixes in it
+	ListenRefused []ListenRefusal
 }
 
 // NameEvent is one question about a name that was refused or could not be

@@ -91,7 +91,7 @@ func newRig(t testing.TB, limits Limits, agent *config.Agent, tools ...*tool.Too
 	t.Helper()
 	r := &rig{datapath: testutil.NewDatapath(1000), events: &fakeEvents{}}
 	r.Controller = NewController(Options{
-		Datapath: r.datapath, Leaser: r.datapath, Snapshot: NewScope().Snapshot, Decider: deciderFunc(allowAll), Events: r.events,
+		Datapath: r.datapath, Gate: r.datapath, Leaser: r.datapath, Snapshot: NewScope().Snapshot, Decider: deciderFunc(allowAll), Events: r.events,
 		Log: slog.New(slog.DiscardHandler), Limits: limits,
 	})
 	r.server = NewServer(r.Controller, everybody(testCgroup), nil)

@@ -23,12 +23,15 @@ type Refusal struct {
 	Reasons    []decision.Reason
 }
 
-// Plan is what one run may reach, made from its agent's configuration. It is
+// Plan is what one run may reach and who may reach it, made from its agent's configuration. It is
 // never changed after it was made.
 type Plan struct {
 	Rules   *ruleset.RuleSet
 	Refused []Refusal
 	names   *nameTable
+
+	Listen        *ruleset.RuleSet // who may reach the run: prefixes of peers, ports of the run
+	ListenRefused []ListenRefusal
 }
 
 // NewPlan puts each CIDR rule and each direct name of the run's agent to the
@@ -64,6 +67,9 @@ func NewPlan(ctx context.Context, d Decider, run *workload.Run) (*Plan, error) {
 	}
 	if p.names, err = newNameTable(run.Tools, names); err != nil {
 		return nil, fmt.Errorf("collect the names of agent %s: %w", run.Run.Agent, err)
+	}
+	if err := p.planListen(ctx, d, run); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

@@ -49,6 +49,14 @@ func (h *holder) expect(t testing.TB, want string) {
 	}
 }
 
+func (h *holder) next(t testing.TB) string {
+	t.Helper()
+	if !h.lines.Scan() {
+		t.Fatal("the holder is gone")
+	}
+	return h.lines.Text()
+}
+
 // receiver accepts one TCP connection, and tells how reading from it ends.
 func receiver(t *testing.T, network, address string) (addr string, end <-chan error) {
 	t.Helper()

@@ -65,6 +65,9 @@ func holderMain(addresses []string) {
 
 func connect(what string) (net.Conn, error) {
 	network, address, _ := strings.Cut(what, " ")
+	if network == "listen" {
+		return accept(address)
+	}
 	if network != "mappedtcp" {
 		return net.Dial(network, address)
 	}
@@ -82,6 +85,23 @@ func connect(what string) (net.Conn, error) {
 		return nil, err
 	}
 	return net.FileConn(f)
+}
+
+// accept listens, says where, and returns the first connection, to which it has
+// said something.
+func accept(what string) (net.Conn, error) {
+	network, address, _ := strings.Cut(what, " ")
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Println("ready")
+	fmt.Println(strings.Replace(l.Addr().String(), "[::]", "127.0.0.1", 1))
+	c, err := l.Accept()
+	if err == nil {
+		_, err = c.Write([]byte("x"))
+	}
+	return c, err
 }
 
 func name(err error) string {

@@ -40,7 +40,7 @@ const (
 
 type abiVarvelCounters struct {
 	_           structs.HostLayout
-	Refused     [18]uint64
+	Refused     [21]uint64
 	Lost        [2]uint64
 	Held        uint64
 	Tell        abiVarvelBucket
@@ -53,22 +53,22 @@ type abiVarvelCounters struct {
 }
 
 type abiVarvelEvent struct {
-	_        structs.HostLayout
-	Time     uint64
-	Run      uint64
-	Cookie   uint64
-	Pid      uint32
-	Uid      uint32
-	Parent   uint32
-	Port     uint16
-	Kind     uint8
-	Reason   uint8
-	Hook     uint8
-	Protocol uint8
-	Unused   [2]uint8
-	Code     uint32
-	Address  abiVarvelAddress
-	Comm     [16]int8
+	_         structs.HostLayout
+	Time      uint64
+	Run       uint64
+	Cookie    uint64
+	Pid       uint32
+	Uid       uint32
+	Parent    uint32
+	Port      uint16
+	Kind      uint8
+	Reason    uint8
+	Hook      uint8
+	Protocol  uint8
+	LocalPort uint16
+	Code      uint32
+	Address   abiVarvelAddress
+	Comm      [16]int8
 }
 
 type abiVarvelEventKind uint32
@@ -99,7 +99,8 @@ type abiVarvelFlowKey struct {
 	Address  abiVarvelAddress
 	Port     uint16
 	Protocol uint8
-	Unused   [5]uint8
+	Inbound  uint8
+	Unused   [4]uint8
 }
 
 type abiVarvelHook uint32
@@ -111,6 +112,7 @@ const (
 	abiVarvelHookHOOK_SENDMSG abiVarvelHook = 3
 	abiVarvelHookHOOK_BIND    abiVarvelHook = 4
 	abiVarvelHookHOOK_EGRESS  abiVarvelHook = 5
+	abiVarvelHookHOOK_INGRESS abiVarvelHook = 6
 )
 
 type abiVarvelLayout4 uint32
@@ -171,6 +173,22 @@ type abiVarvelOrigin struct {
 	Unused   [5]uint8
 }
 
+type abiVarvelPeers struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Unused uint32
+	Peer   [512]struct {
+		_       structs.HostLayout
+		Address abiVarvelAddress
+		Port    uint16
+		How     uint16
+		Seen    uint32
+	}
+}
+
 type abiVarvelPortSet struct {
 	_     structs.HostLayout
 	Count uint32
@@ -217,7 +235,10 @@ const (
 	abiVarvelReasonREASON_LEASE_EXPIRED    abiVarvelReason = 15
 	abiVarvelReasonREASON_REWRITTEN        abiVarvelReason = 16
 	abiVarvelReasonREASON_SHARE            abiVarvelReason = 17
-	abiVarvelReasonREASON_COUNT            abiVarvelReason = 18
+	abiVarvelReasonREASON_INBOUND          abiVarvelReason = 18
+	abiVarvelReasonREASON_LINK_LOCAL       abiVarvelReason = 19
+	abiVarvelReasonREASON_NO_LOOPBACK      abiVarvelReason = 20
+	abiVarvelReasonREASON_COUNT            abiVarvelReason = 21
 )
 
 type abiVarvelRedirectKey struct {
@@ -258,13 +279,17 @@ type abiVarvelSocket struct {
 	Flags      uint32
 	Pid        uint32
 	Counted    uint32
-	Unused     uint32
+	Unused0    uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
 	Dst        abiVarvelAddress
 	Dns        abiVarvelAddress
 	Local      abiVarvelRedirectKey
+	Peers      uint32
+	TurnedPort uint16
+	Unused     uint16
+	Turned     abiVarvelAddress
 }
 
 // Names of all BPF objects in the ELF.
@@ -279,10 +304,12 @@ const (
 	abiMapExact6                  = "exact6"
 	abiMapFlows                   = "flows"
 	abiMapHosts4                  = "hosts4"
+	abiMapInbound                 = "inbound"
 	abiMapLeases                  = "leases"
 	abiMapLife                    = "life"
 	abiMapNames                   = "names"
 	abiMapNode                    = "node"
+	abiMapPeers                   = "peers"
 	abiMapPortSets                = "port_sets"
 	abiMapPrefix6                 = "prefix6"
 	abiMapRanges4                 = "ranges4"
@@ -377,10 +404,12 @@ type abiMapSpecs struct {
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
+	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
+	Peers     *ebpf.MapSpec `ebpf:"peers"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
@@ -453,10 +482,12 @@ type abiMaps struct {
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Hosts4    *ebpf.Map `ebpf:"hosts4"`
+	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Leases    *ebpf.Map `ebpf:"leases"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
+	Peers     *ebpf.Map `ebpf:"peers"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
@@ -476,10 +507,12 @@ func (m *abiMaps) Close() error {
 		m.Exact6,
 		m.Flows,
 		m.Hosts4,
+		m.Inbound,
 		m.Leases,
 		m.Life,
 		m.Names,
 		m.Node,
+		m.Peers,
 		m.PortSets,
 		m.Prefix6,
 		m.Ranges4,

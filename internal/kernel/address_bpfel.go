@@ -15,7 +15,7 @@ import (
 
 type addressVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [18]uint64
+	Refused [21]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -51,7 +51,8 @@ type addressVarvelFlowKey struct {
 	}
 	Port     uint16
 	Protocol uint8
-	Unused   [5]uint8
+	Inbound  uint8
+	Unused   [4]uint8
 }
 
 type addressVarvelLease struct {
@@ -92,6 +93,25 @@ type addressVarvelOrigin struct {
 	Port     uint16
 	Protocol uint8
 	Unused   [5]uint8
+}
+
+type addressVarvelPeers struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Unused uint32
+	Peer   [512]struct {
+		_       structs.HostLayout
+		Address struct {
+			_    structs.HostLayout
+			Word [4]uint32
+		}
+		Port uint16
+		How  uint16
+		Seen uint32
+	}
 }
 
 type addressVarvelPortSet struct {
@@ -141,7 +161,7 @@ type addressVarvelSocket struct {
 	Flags      uint32
 	Pid        uint32
 	Counted    uint32
-	Unused     uint32
+	Unused0    uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
@@ -153,7 +173,14 @@ type addressVarvelSocket struct {
 		_    structs.HostLayout
 		Word [4]uint32
 	}
-	Local addressVarvelRedirectKey
+	Local      addressVarvelRedirectKey
+	Peers      uint32
+	TurnedPort uint16
+	Unused     uint16
+	Turned     struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -168,10 +195,12 @@ const (
 	addressMapExact6              = "exact6"
 	addressMapFlows               = "flows"
 	addressMapHosts4              = "hosts4"
+	addressMapInbound             = "inbound"
 	addressMapLeases              = "leases"
 	addressMapLife                = "life"
 	addressMapNames               = "names"
 	addressMapNode                = "node"
+	addressMapPeers               = "peers"
 	addressMapPortSets            = "port_sets"
 	addressMapPrefix6             = "prefix6"
 	addressMapRanges4             = "ranges4"
@@ -257,10 +286,12 @@ type addressMapSpecs struct {
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
+	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
+	Peers     *ebpf.MapSpec `ebpf:"peers"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
@@ -304,10 +335,12 @@ type addressMaps struct {
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Hosts4    *ebpf.Map `ebpf:"hosts4"`
+	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Leases    *ebpf.Map `ebpf:"leases"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
+	Peers     *ebpf.Map `ebpf:"peers"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
@@ -327,10 +360,12 @@ func (m *addressMaps) Close() error {
 		m.Exact6,
 		m.Flows,
 		m.Hosts4,
+		m.Inbound,
 		m.Leases,
 		m.Life,
 		m.Names,
 		m.Node,
+		m.Peers,
 		m.PortSets,
 		m.Prefix6,
 		m.Ranges4,

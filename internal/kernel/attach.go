@@ -35,6 +35,7 @@ func (c Config) hooks() []hook {
 		{program: "varvel_bind6", attach: ebpf.AttachCGroupInet6Bind, cgroup: c.Runs},
 		{program: "varvel_sock_ops", attach: ebpf.AttachCGroupSockOps, cgroup: c.Runs},
 		{program: "varvel_egress", attach: ebpf.AttachCGroupInetEgress, cgroup: c.Runs},
+		{program: "varvel_ingress", attach: ebpf.AttachCGroupInetIngress, cgroup: c.Runs},
 		{program: "varvel_accept", attach: ebpf.AttachCGroupSockOps, cgroup: c.Daemon},
 		{program: "varvel_exec_stub", attach: ebpf.AttachTraceRawTp, slot: "on_exec", body: "varvel_exec"},
 		{program: "varvel_fork_stub", attach: ebpf.AttachTraceRawTp, slot: "on_fork", body: "varvel_fork"},

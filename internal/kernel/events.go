@@ -39,6 +39,7 @@ type Event struct {
 	Hook     string // where, such as connect
 	Protocol uint8  // IANA number
 	Address  netip.AddrPort
+	Local    uint16 // ingress: the run's port; Address is the peer's
 	Path     string // exec: the file as it was named, at most 127 bytes
 	Status   uint32 // exit: wait status
 	Count    uint64 // denied, would-deny: how many refusals it stands for; the others were not sent
@@ -108,8 +109,8 @@ func (k *Kernel) decode(raw []byte) (Event, bool) {
 	e := Event{
 		Since: time.Duration(in.Time), CgroupID: in.Run, Cookie: in.Cookie, PID: in.Pid, UID: in.Uid,
 		Parent: in.Parent, Comm: text(in.Comm[:]), Protocol: in.Protocol,
-		Address: netip.AddrPortFrom(in.Address.addr(), in.Port),
-		Reason:  textOf(k.objects.reasons, in.Reason), Hook: textOf(k.objects.hooks, in.Hook),
+		Address: netip.AddrPortFrom(in.Address.addr(), in.Port), Local: in.LocalPort,
+		Reason: textOf(k.objects.reasons, in.Reason), Hook: textOf(k.objects.hooks, in.Hook),
 	}
 	switch abiVarvelEventKind(in.Kind) {
 	case abiVarvelEventKindEVENT_DENIED:

@@ -9,13 +9,15 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Flow is a destination that a run has reached by a rule.
+// Flow is a destination that a run has reached by a rule, or a peer that has
+// come to it.
 type Flow struct {
 	CgroupID uint64
-	To       netip.AddrPort
-	Protocol uint8         // IANA number
-	Count    uint64        // sockets that began to send there since it was last told, or began again
-	First    time.Duration // since boot, CLOCK_BOOTTIME
+	To       netip.AddrPort // inbound: the peer's address, and the port of the run
+	Inbound  bool           // the peer has come to the run
+	Protocol uint8          // IANA number
+	Count    uint64         // sockets that began to send there since it was last told, or began again
+	First    time.Duration  // since boot, CLOCK_BOOTTIME
 	Last     time.Duration
 }
 
@@ -44,7 +46,7 @@ func (k *Kernel) TakeFlows() ([]Flow, error) {
 
 func flowOf(k *abiVarvelFlowKey, v *abiVarvelFlow) Flow {
 	return Flow{
-		CgroupID: k.Run, To: netip.AddrPortFrom(k.Address.addr(), k.Port), Protocol: k.Protocol,
+		CgroupID: k.Run, To: netip.AddrPortFrom(k.Address.addr(), k.Port), Inbound: k.Inbound != 0, Protocol: k.Protocol,
 		Count: v.Count, First: time.Duration(v.First), Last: time.Duration(v.Last),
 	}
 }

@@ -8,3 +8,4 @@ package kernel
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -nostdinc" address ../../bpf/address.bpf.c
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -nostdinc" socket ../../bpf/socket.bpf.c
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -nostdinc" trace ../../bpf/trace.bpf.c
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -nostdinc" inbound ../../bpf/inbound.bpf.c

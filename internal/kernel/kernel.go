@@ -40,6 +40,8 @@ type Kernel struct {
 	runs   map[uint64]abiVarvelRun
 	names  map[uint64][]abiVarvelNameKey
 	leases leaseTable
+	// grants are, for runs that have some, which rule set says who may come in.
+	grants map[uint64]abiVarvelRun
 
 	adoption Adoption
 }
@@ -70,7 +72,7 @@ func Open(cfg Config) (*Kernel, error) {
 func open(cfg Config, s *specs, before func(step string) error) (_ *Kernel, err error) {
 	k := &Kernel{
 		cfg: cfg, links: map[string]link.Link{},
-		runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{},
+		runs: map[uint64]abiVarvelRun{}, names: map[uint64][]abiVarvelNameKey{}, grants: map[uint64]abiVarvelRun{},
 	}
 	if k.netns, err = NetnsCookie(); err != nil {
 		return nil, err

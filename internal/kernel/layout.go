@@ -31,6 +31,7 @@ func meanings() map[string][]string {
 		"denials":  {"varvel_event", "varvel_event_kind", "varvel_reason", "varvel_hook"},
 		"sockets":  {"varvel_socket_flags", "varvel_run_flags"},
 		"shares":   {"varvel_limits"},
+		"inbound":  {"varvel_run_flags"},
 		"block4":   {"varvel_block4", "varvel_layout4"},
 		"hosts4":   {"varvel_line4", "varvel_layout4"},
 		"buckets4": {"varvel_line4", "varvel_layout4"},

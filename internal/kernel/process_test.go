@@ -22,6 +22,7 @@ type process struct {
 	pid    int
 }
 
+// start begins it as a process of that cgroup, or of none.
 func start(t testing.TB, cgroup, action string, args ...string) *process {
 	t.Helper()
 	cmd := exec.Command(actor(t), append([]string{action}, args...)...)
@@ -51,6 +52,17 @@ func start(t testing.TB, cgroup, action string, args ...string) *process {
 		cmd.Wait()
 	})
 	return &process{stdin, bufio.NewReader(stdout), cmd.Process.Pid}
+}
+
+// port reads where a server says that it listens.
+func (p *process) port(t testing.TB) uint16 {
+	t.Helper()
+	line := p.line(t)
+	port, err := strconv.ParseUint(strings.TrimPrefix(line, "listening "), 10, 16)
+	if err != nil {
+		t.Fatalf("the server said %q", line)
+	}
+	return uint16(port)
 }
 
 // moveTo puts the process into another cgroup.

@@ -37,6 +37,12 @@ func ReasonText(code string) string {
 		return "The address was allowed, but another program on this machine changed it to one that is not; allow the address that it is changed to as well."
 	case "stale":
 		return "The connection was allowed, but the rules have changed."
+	case "inbound":
+		return "The agent's listen does not grant this port to the peer."
+	case "link-local":
+		return "IPv6 link-local addresses are never opened: which link is meant is not part of them."
+	case "no-loopback":
+		return "The connection would have to be redirected, and the host lacks a loopback address of its family (127.0.0.1 or ::1)."
 	}
 	return "The kernel refused it."
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Revoke takes from a run its rule set, names and leases, and ends observe mode. What
+// Revoke takes from a run its rule set, names, leases and what its listen grants, and ends observe mode. What
 // is left to it is what every run has: itself, the endpoint and the name
 // server. Open connections are refused at their next packet.
 func (k *Kernel) Revoke(cgroupID uint64) error {
@@ -21,7 +21,7 @@ func (k *Kernel) Revoke(cgroupID uint64) error {
 	}
 	k.runs[cgroupID] = nothing
 	k.sets.release(old.Ruleset)
-	return errors.Join(k.dropNames(cgroupID), k.dropLeases(cgroupID), k.bumpGeneration())
+	return errors.Join(k.dropNames(cgroupID), k.dropLeases(cgroupID), k.dropListen(cgroupID), k.bumpGeneration())
 }
 
 // dropNames forgets all names of a run. The caller holds the lock.

@@ -68,8 +68,10 @@ func (k *Kernel) RemoveRun(cgroupID uint64) error {
 		return nil
 	}
 	delete(k.runs, cgroupID)
-	errs := []error{k.objects.maps["runs"].Delete(cgroupID), absent(k.objects.maps[restMap].Delete(cgroupID)),
-		absent(k.objects.maps["shares"].Delete(cgroupID)), k.dropNames(cgroupID), k.dropLeases(cgroupID)}
+	errs := []error{
+		k.objects.maps["runs"].Delete(cgroupID), absent(k.objects.maps[restMap].Delete(cgroupID)),
+		absent(k.objects.maps["shares"].Delete(cgroupID)), k.dropNames(cgroupID), k.dropLeases(cgroupID), k.dropListen(cgroupID),
+	}
 	k.sets.release(r.Ruleset)
 	return errors.Join(append(errs, k.objects.maps["counters"].Delete(cgroupID), k.bumpGeneration())...)
 }

@@ -15,7 +15,7 @@ import (
 
 type socketVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [18]uint64
+	Refused [21]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -51,7 +51,8 @@ type socketVarvelFlowKey struct {
 	}
 	Port     uint16
 	Protocol uint8
-	Unused   [5]uint8
+	Inbound  uint8
+	Unused   [4]uint8
 }
 
 type socketVarvelLease struct {
@@ -92,6 +93,25 @@ type socketVarvelOrigin struct {
 	Port     uint16
 	Protocol uint8
 	Unused   [5]uint8
+}
+
+type socketVarvelPeers struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Unused uint32
+	Peer   [512]struct {
+		_       structs.HostLayout
+		Address struct {
+			_    structs.HostLayout
+			Word [4]uint32
+		}
+		Port uint16
+		How  uint16
+		Seen uint32
+	}
 }
 
 type socketVarvelPortSet struct {
@@ -141,7 +161,7 @@ type socketVarvelSocket struct {
 	Flags      uint32
 	Pid        uint32
 	Counted    uint32
-	Unused     uint32
+	Unused0    uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
@@ -153,7 +173,14 @@ type socketVarvelSocket struct {
 		_    structs.HostLayout
 		Word [4]uint32
 	}
-	Local socketVarvelRedirectKey
+	Local      socketVarvelRedirectKey
+	Peers      uint32
+	TurnedPort uint16
+	Unused     uint16
+	Turned     struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -168,10 +195,12 @@ const (
 	socketMapExact6             = "exact6"
 	socketMapFlows              = "flows"
 	socketMapHosts4             = "hosts4"
+	socketMapInbound            = "inbound"
 	socketMapLeases             = "leases"
 	socketMapLife               = "life"
 	socketMapNames              = "names"
 	socketMapNode               = "node"
+	socketMapPeers              = "peers"
 	socketMapPortSets           = "port_sets"
 	socketMapPrefix6            = "prefix6"
 	socketMapRanges4            = "ranges4"
@@ -247,10 +276,12 @@ type socketMapSpecs struct {
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
+	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
 	Node      *ebpf.MapSpec `ebpf:"node"`
+	Peers     *ebpf.MapSpec `ebpf:"peers"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
@@ -294,10 +325,12 @@ type socketMaps struct {
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Hosts4    *ebpf.Map `ebpf:"hosts4"`
+	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Leases    *ebpf.Map `ebpf:"leases"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
 	Node      *ebpf.Map `ebpf:"node"`
+	Peers     *ebpf.Map `ebpf:"peers"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
@@ -317,10 +350,12 @@ func (m *socketMaps) Close() error {
 		m.Exact6,
 		m.Flows,
 		m.Hosts4,
+		m.Inbound,
 		m.Leases,
 		m.Life,
 		m.Names,
 		m.Node,
+		m.Peers,
 		m.PortSets,
 		m.Prefix6,
 		m.Ranges4,

@@ -18,7 +18,7 @@ type specs struct {
 
 func readSpecs() (*specs, error) {
 	var all []*ebpf.CollectionSpec
-	for _, read := range []func() (*ebpf.CollectionSpec, error){loadAbi, loadAddress, loadSocket, loadTrace} {
+	for _, read := range []func() (*ebpf.CollectionSpec, error){loadAbi, loadAddress, loadSocket, loadInbound, loadTrace} {
 		s, err := read()
 		if err != nil {
 			return nil, fmt.Errorf("read the built-in objects: %w", err)
@@ -56,7 +56,7 @@ func (s *specs) maps() map[string]*ebpf.MapSpec {
 // ruleMaps are one thing: an index in one of them means an entry in another, and
 // runs hold such an index.
 func (s *specs) ruleMaps() []string {
-	names := []string{"runs", "port_sets"}
+	names := []string{"runs", "inbound", "port_sets"}
 	for name, m := range s.maps() {
 		if m.InnerMap != nil {
 			names = append(names, name)

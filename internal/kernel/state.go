@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -33,8 +35,12 @@ func (k *Kernel) readState() error {
 	for names.Next(&key, &unused) {
 		k.names[key.Run] = append(k.names[key.Run], key)
 	}
-	if err := errors.Join(it.Err(), names.Err()); err != nil {
-		return fmt.Errorf("list the runs and their names: %w", err)
+	grants := k.objects.maps["inbound"].Iterate()
+	for grants.Next(&id, &r) {
+		k.grants[id] = r
+	}
+	if err := errors.Join(it.Err(), names.Err(), grants.Err()); err != nil {
+		return fmt.Errorf("list the runs, their names and who may come to them: %w", err)
 	}
 	for id := range k.runs {
 		if err := k.newShare(id); err != nil {
@@ -42,14 +48,14 @@ func (k *Kernel) readState() error {
 		}
 	}
 	k.sets = newRuleSets(k.objects)
-	return errors.Join(k.sets.adopt(k.runs), k.countNobody(), k.RestoreLeases())
+	return errors.Join(k.sets.adopt(k.runs, k.grants), k.countNobody(), k.RestoreLeases())
 }
 
 // adopt takes account of the rule sets that runs use. Nobody remembers what they
 // are, so they have no id and get no further user; they are unloaded like others
 // when their runs have been given a rule set again.
-func (s *ruleSets) adopt(runs map[uint64]abiVarvelRun) error {
-	for _, r := range runs {
+func (s *ruleSets) adopt(users ...map[uint64]abiVarvelRun) error {
+	for _, r := range allOf(users) {
 		if r.Ruleset == 0 {
 			continue
 		}
@@ -68,6 +74,14 @@ func (s *ruleSets) adopt(runs map[uint64]abiVarvelRun) error {
 		set.ports = keys // which of them are its own is not known: each holds all
 	}
 	return err
+}
+
+func allOf(users []map[uint64]abiVarvelRun) []abiVarvelRun {
+	var all []abiVarvelRun
+	for _, m := range users {
+		all = slices.AppendSeq(all, maps.Values(m))
+	}
+	return all
 }
 
 // adopt takes account of the port sets in the table, each with so many users, and
@@ -136,6 +150,11 @@ func (k *Kernel) removeStrays() error {
 			errs = append(errs, absent(k.objects.maps["names"].Delete(&keys[i])))
 		}
 		delete(k.names, id)
+	}
+	for id := range k.grants {
+		if _, ok := k.runs[id]; !ok {
+			errs = append(errs, k.dropListen(id))
+		}
 	}
 	for _, name := range []string{"counters", restMap, "shares"} {
 		var strays [][]byte

@@ -15,7 +15,7 @@ import (
 
 type traceVarvelCounters struct {
 	_       structs.HostLayout
-	Refused [18]uint64
+	Refused [21]uint64
 	Lost    [2]uint64
 	Held    uint64
 	Tell    struct {
@@ -51,7 +51,8 @@ type traceVarvelFlowKey struct {
 	}
 	Port     uint16
 	Protocol uint8
-	Unused   [5]uint8
+	Inbound  uint8
+	Unused   [4]uint8
 }
 
 type traceVarvelLease struct {
@@ -92,6 +93,25 @@ type traceVarvelOrigin struct {
 	Port     uint16
 	Protocol uint8
 	Unused   [5]uint8
+}
+
+type traceVarvelPeers struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Unused uint32
+	Peer   [512]struct {
+		_       structs.HostLayout
+		Address struct {
+			_    structs.HostLayout
+			Word [4]uint32
+		}
+		Port uint16
+		How  uint16
+		Seen uint32
+	}
 }
 
 type traceVarvelPortSet struct {
@@ -141,7 +161,7 @@ type traceVarvelSocket struct {
 	Flags      uint32
 	Pid        uint32
 	Counted    uint32
-	Unused     uint32
+	Unused0    uint32
 	Port       uint16
 	DnsPort    uint16
 	Netns      uint64
@@ -153,7 +173,14 @@ type traceVarvelSocket struct {
 		_    structs.HostLayout
 		Word [4]uint32
 	}
-	Local traceVarvelRedirectKey
+	Local      traceVarvelRedirectKey
+	Peers      uint32
+	TurnedPort uint16
+	Unused     uint16
+	Turned     struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -168,6 +195,7 @@ const (
 	traceMapExact6          = "exact6"
 	traceMapFlows           = "flows"
 	traceMapHosts4          = "hosts4"
+	traceMapInbound         = "inbound"
 	traceMapLeases          = "leases"
 	traceMapLife            = "life"
 	traceMapNames           = "names"
@@ -175,6 +203,7 @@ const (
 	traceMapOnExec          = "on_exec"
 	traceMapOnExit          = "on_exit"
 	traceMapOnFork          = "on_fork"
+	traceMapPeers           = "peers"
 	traceMapPortSets        = "port_sets"
 	traceMapPrefix6         = "prefix6"
 	traceMapRanges4         = "ranges4"
@@ -252,6 +281,7 @@ type traceMapSpecs struct {
 	Exact6    *ebpf.MapSpec `ebpf:"exact6"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Hosts4    *ebpf.MapSpec `ebpf:"hosts4"`
+	Inbound   *ebpf.MapSpec `ebpf:"inbound"`
 	Leases    *ebpf.MapSpec `ebpf:"leases"`
 	Life      *ebpf.MapSpec `ebpf:"life"`
 	Names     *ebpf.MapSpec `ebpf:"names"`
@@ -259,6 +289,7 @@ type traceMapSpecs struct {
 	OnExec    *ebpf.MapSpec `ebpf:"on_exec"`
 	OnExit    *ebpf.MapSpec `ebpf:"on_exit"`
 	OnFork    *ebpf.MapSpec `ebpf:"on_fork"`
+	Peers     *ebpf.MapSpec `ebpf:"peers"`
 	PortSets  *ebpf.MapSpec `ebpf:"port_sets"`
 	Prefix6   *ebpf.MapSpec `ebpf:"prefix6"`
 	Ranges4   *ebpf.MapSpec `ebpf:"ranges4"`
@@ -302,6 +333,7 @@ type traceMaps struct {
 	Exact6    *ebpf.Map `ebpf:"exact6"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Hosts4    *ebpf.Map `ebpf:"hosts4"`
+	Inbound   *ebpf.Map `ebpf:"inbound"`
 	Leases    *ebpf.Map `ebpf:"leases"`
 	Life      *ebpf.Map `ebpf:"life"`
 	Names     *ebpf.Map `ebpf:"names"`
@@ -309,6 +341,7 @@ type traceMaps struct {
 	OnExec    *ebpf.Map `ebpf:"on_exec"`
 	OnExit    *ebpf.Map `ebpf:"on_exit"`
 	OnFork    *ebpf.Map `ebpf:"on_fork"`
+	Peers     *ebpf.Map `ebpf:"peers"`
 	PortSets  *ebpf.Map `ebpf:"port_sets"`
 	Prefix6   *ebpf.Map `ebpf:"prefix6"`
 	Ranges4   *ebpf.Map `ebpf:"ranges4"`
@@ -328,6 +361,7 @@ func (m *traceMaps) Close() error {
 		m.Exact6,
 		m.Flows,
 		m.Hosts4,
+		m.Inbound,
 		m.Leases,
 		m.Life,
 		m.Names,
@@ -335,6 +369,7 @@ func (m *traceMaps) Close() error {
 		m.OnExec,
 		m.OnExit,
 		m.OnFork,
+		m.Peers,
 		m.PortSets,
 		m.Prefix6,
 		m.Ranges4,

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -86,7 +87,7 @@ func (d *denials) note(run *workload.Run, e kernel.Event) {
 	reason := decision.Reason{Rule: e.Reason, Text: kernel.ReasonText(e.Reason)}
 	if run != nil {
 		d.n.history.Add(e.CgroupID, endpoint.Refusal{
-			Time: d.n.now(), Target: e.Address.String(), Detail: protocolName(e.Protocol), Rule: reason.Rule, Text: reason.Text, Count: 1,
+			Time: d.n.now(), Target: refusedTarget(e), Detail: protocolName(e.Protocol), Rule: reason.Rule, Text: reason.Text, Count: 1,
 			Observed: e.Kind == kernel.EventWouldDeny,
 		})
 	}
@@ -100,6 +101,11 @@ func (d *denials) note(run *workload.Run, e kernel.Event) {
 		Target:  &audit.Target{Address: e.Address.Addr(), Port: e.Address.Port(), Protocol: protocolName(e.Protocol)},
 		Process: &audit.Process{PID: int(e.PID), UID: e.UID, Program: e.Comm},
 	}
+	if e.Hook == "ingress" {
+		ev.Target = &audit.Target{Port: e.Local, Protocol: protocolName(e.Protocol)}
+		ev.Peer = &audit.Peer{Address: e.Address.Addr(), Port: e.Address.Port()}
+		ev.Process = nil // packets come in in nobody's context
+	}
 	if e.Kind == kernel.EventWouldDeny {
 		ev.Effect, ev.Would = decision.EffectAllow, decision.EffectDeny
 	}
@@ -108,6 +114,14 @@ func (d *denials) note(run *workload.Run, e kernel.Event) {
 		out = aboutRun(ev, run)
 	}
 	d.n.record(context.Background(), out, decision.Appended)
+}
+
+// refusedTarget is what was refused, for people.
+func refusedTarget(e kernel.Event) string {
+	if e.Hook == "ingress" {
+		return fmt.Sprintf("port %d, from %s", e.Local, e.Address)
+	}
+	return e.Address.String()
 }
 
 func protocolName(p uint8) string {

@@ -16,7 +16,6 @@ import (
 	"github.com/varvel/varvel/internal/egress"
 	"github.com/varvel/varvel/internal/endpoint"
 	"github.com/varvel/varvel/internal/gateway"
-	"github.com/varvel/varvel/internal/kernel"
 )
 
 // openGateway makes what stands behind the doors.
@@ -28,7 +27,7 @@ func (n *node) openGateway(context.Context) (err error) {
 	}
 	n.addTask("name servers' health", n.watchUpstreams)
 	n.egress = egress.NewController(egress.Options{
-		Datapath: n.kernel, Leaser: n.kernel, Snapshot: n.resolver.Snapshot, Decider: n.engine, Events: egressEvents{n}, Log: n.Log, Keeper: keptNames{n.states},
+		Datapath: n.kernel, Gate: n.kernel, Leaser: n.kernel, Snapshot: n.resolver.Snapshot, Decider: n.engine, Events: egressEvents{n}, Log: n.Log, Keeper: keptNames{n.states},
 	})
 	n.dns = egress.NewServer(n.egress, n.kernel, n.resolver)
 	n.namespaces = newNamespaces(n)
@@ -88,26 +87,6 @@ func (s names) Lookup(cgroupID uint64, dst netip.AddrPort) (gateway.Name, bool) 
 // Admit implements gateway.Names.
 func (s names) Admit(cgroupID uint64, host string) (decision.Reason, bool) {
 	return s.c.Admit(cgroupID, host)
-}
-
-// openDoors listens where the kernel sends what it redirects, and tells it so. A
-// node without IPv6 has no IPv6 doors: what would need one is refused.
-func (n *node) openDoors(context.Context) error {
-	var d kernel.Doors
-	var err error
-	if d.TCP4, err = n.openTCP("door/tcp4", "127.0.0.1:0"); err != nil {
-		return err
-	}
-	if d.UDP4, err = n.openUDP("door/udp4", "127.0.0.1:0"); err != nil {
-		return err
-	}
-	if d.TCP6, err = n.openTCP("door/tcp6", "[::1]:0"); err == nil {
-		d.UDP6, err = n.openUDP("door/udp6", "[::1]:0")
-	}
-	if err != nil {
-		n.Log.Warn("no IPv6 loopback; names and the endpoint are reached over IPv4 only", "error", err)
-	}
-	return n.kernel.SetDoors(d)
 }
 
 func (n *node) openTCP(name, address string) (uint16, error) {

@@ -99,7 +99,7 @@ func (s *namespaces) enter(cookie uint64, file *os.File) error {
 		return launch.Refuse("There are runs in %d network namespaces already, and no more are possible at once; `varvel runs` lists those that could be ended.", maxNamespaces)
 	}
 	ns := &namespace{cookie: cookie, file: file, users: 1}
-	d, err := ns.listen(s.n.kernel.Doors())
+	d, err := ns.listen(s.n.doors)
 	if err != nil {
 		return err
 	}
@@ -245,7 +245,7 @@ func (o *opened) close() {
 }
 
 // listen opens the doors at the ports of the node's. A namespace without ::1 has
-// those of IPv4 only.
+// those of IPv4 only. A family that the node could not open is refused everywhere.
 func (ns *namespace) listen(d kernel.Doors) (o opened, err error) {
 	defer func() {
 		if err != nil {
@@ -256,12 +256,17 @@ func (ns *namespace) listen(d kernel.Doors) (o opened, err error) {
 		if lo, err := net.InterfaceByName("lo"); err != nil || lo.Flags&net.FlagUp == 0 {
 			return errNoLoopback
 		}
-		if err := o.add("127.0.0.1", d.TCP4, d.UDP4); err != nil || d.TCP6 == 0 {
-			return err
+		if d.TCP4 != 0 {
+			if err := o.add("127.0.0.1", d.TCP4, d.UDP4); err != nil {
+				return err
+			}
+		}
+		if d.TCP6 == 0 {
+			return nil
 		}
 		err := o.add("::1", d.TCP6, d.UDP6)
 		ns.doors6 = err == nil
-		if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT) {
+		if d.TCP4 != 0 && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
 			return nil
 		}
 		return err

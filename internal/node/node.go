@@ -82,6 +82,8 @@ type node struct {
 	losses     *losses
 	lingering  *lingering
 	namespaces *namespaces
+	doors      kernel.Doors                 // as they were opened
+	reachable  atomic.Pointer[kernel.Doors] // of them, those whose address the host has
 
 	waiting []*earlierRun // runs of an earlier daemon that this one is about to serve
 

@@ -129,7 +129,7 @@ func sharedAddresses(cfg *config.Config) []string {
 func (n *node) confinement() []api.Control {
 	features := launch.Probe()
 	out := []api.Control{
-		{Name: "cgroup-bpf", Active: true, Detail: "connect, sendmsg, bind, socket birth and egress are judged in the kernel"},
+		{Name: "cgroup-bpf", Active: true, Detail: "connect, sendmsg, bind, socket birth, ingress and egress are judged in the kernel"},
 		{Name: "seccomp", Active: true},
 		{Name: "namespaces", Active: true, Detail: "mount, PID and IPC"},
 		{Name: "landlock", Active: features.LandlockABI > 0, Detail: fmt.Sprintf("ABI %d", features.LandlockABI)},
@@ -137,8 +137,8 @@ func (n *node) confinement() []api.Control {
 	out = append(out, api.Control{
 		Name: "unix-sockets", Detail: "sockets that exist when a run starts are masked; it can connect to those that its user's programs make later, outside /run and /dev",
 	}, api.Control{
-		Name: "inbound", Detail: "TCP from outside a run is refused; UDP to a port that it binds is not",
-	})
+		Name: "inbound", Active: true, Detail: "only who the agent's listen names reaches a port of a run, over TCP and UDP",
+	}, n.redirection())
 	if shared := sharedAddresses(n.Config()); len(shared) > 0 {
 		out = append(out, api.Control{
 			Name:   "shared-addresses",

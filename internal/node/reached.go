@@ -53,8 +53,16 @@ func (n *node) flowEvent(f kernel.Flow) *audit.Event {
 		Kind: audit.KindFlow, Effect: decision.EffectAllow, Component: "kernel", Count: f.Count,
 		Target: &audit.Target{Address: f.To.Addr(), Port: f.To.Port(), Protocol: protocolName(f.Protocol)},
 	}
+	if f.Inbound {
+		e.Activity = "accept"
+		e.Target = &audit.Target{Port: f.To.Port(), Protocol: protocolName(f.Protocol)}
+		e.Peer = &audit.Peer{Address: f.To.Addr()}
+	}
 	if plan, ok := n.egress.Plan(f.CgroupID); ok {
 		e.RuleSet = plan.Rules.ID
+		if f.Inbound {
+			e.RuleSet = plan.Listen.ID
+		}
 	}
 	return aboutRun(e, run)
 }

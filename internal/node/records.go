@@ -123,6 +123,13 @@ func (g egressEvents) RuleSet(ctx context.Context, e egress.RuleSetEvent) error 
 		PolicyRevision: g.n.policy.Load().Revision(),
 		Counts:         map[string]uint64{"prefixes": uint64(e.Entries), "names": uint64(e.Names), "direct": uint64(len(e.Direct)), "refused": uint64(len(e.Refused))},
 	}, e.Run)
+	if e.ListenEntries > 0 || len(e.ListenRefused) > 0 {
+		ev.ListenSet = e.Listen
+		ev.Counts["listen_prefixes"], ev.Counts["listen_refused"] = uint64(e.ListenEntries), uint64(len(e.ListenRefused))
+	}
+	for _, r := range e.ListenRefused {
+		ev.Reasons = append(ev.Reasons, r.Reasons...)
+	}
 	for _, r := range e.Refused {
 		ev.Reasons = append(ev.Reasons, r.Reasons...)
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -46,7 +47,7 @@ func newRig(t testing.TB, agent string) *rig {
 	r.cfg.Store(cfg)
 	r.health = health.New(log, time.Now)
 	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(r.dir, "bpf"), unix.MNT_DETACH) })
-	t.Cleanup(r.takeDown)
+	t.Cleanup(func() { r.takeDown(context.Background()) })
 	for _, s := range r.steps() {
 		if err := s.make(t.Context()); err != nil {
 			t.Fatalf("%s: %v", s.name, err)
@@ -74,7 +75,7 @@ func (r *rig) start(agent string, count int) []*workload.Run {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		if err := r.govern(r.t.Context(), run); err != nil {
+		if err := r.govern(r.t.Context(), run, true); err != nil {
 			r.t.Fatal(err)
 		}
 		r.t.Cleanup(func() {

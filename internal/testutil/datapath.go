@@ -41,6 +41,7 @@ type Datapath struct {
 
 type fakeRun struct {
 	rules  *ruleset.RuleSet
+	listen *ruleset.RuleSet
 	names  map[netip.AddrPort]bool
 	leases map[leaseKey]time.Time // until when
 }
@@ -122,6 +123,29 @@ func (d *Datapath) UseRuleSet(cgroupID uint64, id string) error {
 	}
 	r.rules = rs
 	return nil
+}
+
+// UseListen says who may reach a run.
+func (d *Datapath) UseListen(cgroupID uint64, rs *ruleset.RuleSet) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.begin("listen"); err != nil {
+		return err
+	}
+	r, ok := d.runs[cgroupID]
+	if !ok {
+		return ErrUnknownRun
+	}
+	r.listen = rs
+	return nil
+}
+
+// JudgeInbound says whether a peer may reach a port of a run.
+func (d *Datapath) JudgeInbound(cgroupID uint64, peer netip.Addr, port uint16, proto ruleset.Protocol) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, ok := d.runs[cgroupID]
+	return ok && r.listen != nil && r.listen.Judge(peer, port, proto)
 }
 
 // AllowName lets a run connect to a synthetic address.

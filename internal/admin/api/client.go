@@ -99,6 +99,11 @@ func (c *Client) Why(ctx context.Context, run, dest string) (Why, error) {
 	return get[Why](ctx, c, "/v1/why", query("run", run, "dest", dest))
 }
 
+// WhyFrom explains whether a peer may come to a port of a run, over "tcp" or "udp".
+func (c *Client) WhyFrom(ctx context.Context, run, port, from, protocol string) (Why, error) {
+	return get[Why](ctx, c, "/v1/why", query("run", run, "dest", port, "from", from, "protocol", protocol))
+}
+
 // Revoke takes from a run all that it may reach.
 func (c *Client) Revoke(ctx context.Context, run string, r Revoke) (Revoked, error) {
 	return post[Revoked](ctx, c, "/v1/runs/"+url.PathEscape(run)+"/revoke", r)

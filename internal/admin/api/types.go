@@ -63,6 +63,7 @@ type Agent struct {
 	Mode   decision.Mode     `json:"mode"`
 	Tools  []string          `json:"tools"`
 	Egress []EgressRule      `json:"egress"`
+	Listen []ListenRule      `json:"listen"`
 	Launch config.Principals `json:"launch"`
 	Runs   int               `json:"runs"` // live ones
 	File   string            `json:"file"`
@@ -77,6 +78,16 @@ type EgressRule struct {
 	Why         string `json:"why,omitempty"`
 	File        string `json:"file"`
 	Line        int    `json:"line"`
+}
+
+// ListenRule is one listen rule of an agent, as text.
+type ListenRule struct {
+	Port     string   `json:"port"`
+	Protocol string   `json:"protocol"`
+	From     []string `json:"from"`
+	Why      string   `json:"why,omitempty"`
+	File     string   `json:"file"`
+	Line     int      `json:"line"`
 }
 
 // Tool is one configured tool.
@@ -141,6 +152,7 @@ type Why struct {
 	Agent       string        `json:"agent"`
 	Mode        decision.Mode `json:"mode"`
 	Destination Destination   `json:"destination"`
+	Inbound     *Inbound      `json:"inbound,omitempty"` // if it was asked about who comes in; then there is no destination
 	Verdict     Verdict       `json:"verdict"`
 	Sentence    string        `json:"sentence"`
 	By          *Source       `json:"by,omitempty"`  // the rule or tool that answers
@@ -153,6 +165,13 @@ type Destination struct {
 	Name    string     `json:"name,omitempty"`
 	Address netip.Addr `json:"address,omitzero"`
 	Port    uint16     `json:"port,omitempty"` // 0: any
+}
+
+// Inbound is who would come to a port of a run.
+type Inbound struct {
+	From     netip.Addr `json:"from"`
+	Port     uint16     `json:"port"`
+	Protocol string     `json:"protocol"` // "tcp" or "udp"
 }
 
 // Source is a place in the configuration.

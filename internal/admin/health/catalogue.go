@@ -29,6 +29,7 @@ const (
 	KeeperDown        Code = "keeper-down"
 	ConfinementPartly Code = "confinement-partly"
 	DoorLost          Code = "door-lost"
+	LoopbackMissing   Code = "loopback-missing"
 )
 
 // Entry is what the catalogue says about a code.
@@ -57,6 +58,7 @@ func Catalogue() []Entry {
 		{OutcomeUnknown, Degraded, "An approved action was started, and how it ended is not known. It is not started again.", "See `varvel approvals --state outcome-unknown`, and look at the tool itself whether it happened."},
 		{KeeperDown, Degraded, "The keeper has ended and is being started again. Until it is there, runs would not outlive the daemon.", "See the daemon's log for why it cannot be started."},
 		{DoorLost, Failing, "A listener in another network namespace has failed: names and the endpoint are refused to the runs there.", "See the daemon's log, end those runs, and start them again."},
+		{LoopbackMissing, Degraded, "The host lacks a loopback address, so names and the endpoint cannot be reached over its family; such connections are refused.", "Give the device lo the addresses 127.0.0.1/8 and ::1/128 and restart varveld, or have programs use the other family."},
 		{ConfinementPartly, Degraded, "This kernel lacks a feature that confines runs.", "See `varvel status` for which one; a newer kernel has it."},
 	}
 }

@@ -85,6 +85,12 @@ func act(action string, args []string) string {
 		return steer(args[0], args[1])
 	case "late": // target: one socket, a datagram for each line on stdin
 		return late(args[0])
+	case "echo": // network address: a TCP server
+		return echo(args[0], args[1])
+	case "datagrams": // how network address: a UDP server
+		return datagrams(args[0], args[1], args[2])
+	case "dialfrom": // network local address
+		return dialFrom(args[0], args[1], args[2])
 	case "keep": // address: a TCP socket that is kept when its connect has failed
 		return keep(args[0])
 	case "pair": // network address: two UDP sockets, connected to each other
