@@ -126,6 +126,7 @@ func TestCgroupKill(t *testing.T) {
 	b := n.begin(alice, n.run("bot", "sleep", "1000")...)
 	id := n.onlyRun()
 	n.childOf(id, "sleep") // it has begun
+	n.eventually("the daemon knows it", func() bool { return strings.Contains(n.tail(), "run started") })
 	if err := os.Remove(n.cgroupFile(id)); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("the cgroup of a live run can be removed: %v", err)
 	}
