@@ -45,7 +45,7 @@ func TestMissingPinsAreMended(t *testing.T) {
 			}
 		}
 		// The kernel ends a link a moment after its last pin.
-		waitFor(t, "removed links to end", func() bool { return tt.anchored || len(attachedTo(t, e.cfg)) == 15-onCgroups(tt.gone) })
+		waitFor(t, "removed links to end", func() bool { return tt.anchored || len(attachedTo(t, e.cfg)) == onCgroups(e.cfg)-cgroupPins(tt.gone) })
 		k, err := Open(e.cfg)
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
@@ -58,8 +58,8 @@ func TestMissingPinsAreMended(t *testing.T) {
 		if err := e.CheckPins(); err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
-		if n := len(attachedTo(t, e.cfg)); n != 15 {
-			t.Errorf("%s: %d programs are attached, want 15", tt.name, n)
+		if n := len(attachedTo(t, e.cfg)); n != onCgroups(e.cfg) {
+			t.Errorf("%s: %d programs are attached, want %d", tt.name, n, onCgroups(e.cfg))
 		}
 		if err := Unpin(e.cfg.Pins); err != nil {
 			t.Error(err)
@@ -74,8 +74,8 @@ func TestMissingPinsAreMended(t *testing.T) {
 	}
 }
 
-// onCgroups counts the pins of links on cgroups.
-func onCgroups(pins []string) int {
+// cgroupPins counts the pins of links on cgroups.
+func cgroupPins(pins []string) int {
 	n := 0
 	for _, p := range pins {
 		if strings.HasPrefix(p, "link_") && !strings.HasSuffix(p, "_stub") {
@@ -189,13 +189,13 @@ func TestReplacedCgroupIsGovernedAgain(t *testing.T) {
 	if err := errors.Join(e.Repin(), e.CheckPins()); err != nil {
 		t.Error(err)
 	}
-	if n := len(attachedTo(t, e.cfg)); n != 15 {
-		t.Errorf("%d programs are attached, want 15", n)
+	if n := len(attachedTo(t, e.cfg)); n != onCgroups(e.cfg) {
+		t.Errorf("%d programs are attached, want %d", n, onCgroups(e.cfg))
 	}
 	remove()
 	e.reopen(t)
-	if n := len(e.Adoption().Repaired); n != 14 {
-		t.Errorf("adoption %+v, want the 14 programs of the cgroup", e.Adoption())
+	if n := len(e.Adoption().Repaired); n != len(hooksOn(e.cfg, e.cfg.Runs)) {
+		t.Errorf("adoption %+v, want the programs of the cgroup of all runs", e.Adoption())
 	}
 	newSite(t, e).check(t, "in the new cgroup")
 	if err := e.CheckPins(); err != nil {
@@ -227,8 +227,8 @@ func TestUnpinLeavesNothing(t *testing.T) {
 		}
 		return n
 	}
-	if n := attached(); n != 18 || len(ours) != 18 {
-		t.Fatalf("%d links of %d are there, want the same 18 all the time", n, len(ours))
+	if n, want := attached(), len(e.cfg.hooks()); n != want || len(ours) != want {
+		t.Fatalf("%d links of %d are there, want the same %d all the time", n, len(ours), want)
 	}
 	e.Close()
 	if err := Unpin(e.cfg.Pins); err != nil {
