@@ -40,7 +40,7 @@ func (c runsCmd) Run(e *env) error {
 
 func (e *env) printRun(r api.Run) {
 	e.tui.fields("run", r.ID, "agent", r.Agent, "owner", r.Owner, "mode", string(r.Mode), "account", r.Account,
-		"started by", person(r.StartedBy), "started", e.tui.when(r.Started), "revoked", yes(r.Revoked), "frozen", yes(r.Frozen), "tools", strings.Join(r.Tools, ", "),
+		"started by", person(r.StartedBy), "started", e.tui.when(r.Started), "starting", yes(r.Starting), "revoked", yes(r.Revoked), "frozen", yes(r.Frozen), "tools", strings.Join(r.Tools, ", "),
 		"approvals pending", fmt.Sprint(r.ApprovalsPending), "cgroup", r.CgroupPath, "command", strings.Join(r.Command, " "))
 }
 

@@ -69,7 +69,7 @@ func (s *Server) viewRun(run *workload.Run) api.Run {
 		Account: run.Actor.Account, StartedBy: run.Actor.StartedBy, Started: run.Started,
 		Tools: toolNames(run.Tools), Command: orEmpty(run.Command), CgroupPath: run.CgroupPath, CgroupID: run.CgroupID,
 		ApprovalsPending: len(s.opts.Approvals.List(approval.Filter{Run: run.Run.ID, State: approval.Pending})),
-		Revoked:          run.Revoked, Frozen: workload.Frozen(run.CgroupPath),
+		Starting:         !run.Begun, Revoked: run.Revoked, Frozen: workload.Frozen(run.CgroupPath),
 	}
 }
 

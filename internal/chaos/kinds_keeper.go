@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/varvel/varvel/internal/admin/health"
 )
 
 // keeper returns the process that keeps runs while there is no daemon, 0 if
@@ -94,9 +97,12 @@ func (s *site) doUpgrade(ctx context.Context) error {
 func (s *site) doKeeper(ctx context.Context) error {
 	was, err := s.killKeeper()
 	again := func() error {
-		return s.until(ctx, "there is another keeper", func() (bool, error) {
-			now := s.keeper()
-			return now != 0 && now != was, nil
+		return s.until(ctx, "there is another keeper, which holds everything", func() (bool, error) {
+			if now := s.keeper(); now == 0 || now == was {
+				return false, nil
+			}
+			down, err := s.finding(ctx, health.KeeperDown)
+			return !down, err
 		})
 	}
 	return inOrder(func() error { return err }, with(ctx, s.away), again, with(ctx, s.daemon.WaitReady))
@@ -111,4 +117,26 @@ func (s *site) doBoth(ctx context.Context) error {
 		kills = []func() error{s.signal(syscall.SIGSTOP), keeper, s.daemon.Kill}
 	}
 	return inOrder(append(kills, with(ctx, s.away), with(ctx, s.restart))...)
+}
+
+// finding reports whether the daemon says that something is not well.
+func (s *site) finding(ctx context.Context, code health.Code) (bool, error) {
+	out, err := s.daemon.Varvel(ctx, "status", "-o", "json").Output()
+	if err != nil {
+		return false, fmt.Errorf("varvel status: %w", err)
+	}
+	var status struct {
+		Findings []struct {
+			Code health.Code `json:"code"`
+		} `json:"findings"`
+	}
+	if err := json.Unmarshal(out, &status); err != nil {
+		return false, fmt.Errorf("varvel status: %w", err)
+	}
+	for _, f := range status.Findings {
+		if f.Code == code {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -36,9 +36,10 @@ type totals struct{ started, ended, attempts uint64 }
 
 // listed is what varvel runs -o json says of a run.
 type listed struct {
-	ID      string   `json:"id"`
-	Command []string `json:"command"`
-	Cgroup  string   `json:"cgroup_path"`
+	ID       string   `json:"id"`
+	Command  []string `json:"command"`
+	Cgroup   string   `json:"cgroup_path"`
+	Starting bool     `json:"starting"`
 }
 
 // list returns the live runs by the labels of their workers.
@@ -123,7 +124,7 @@ func (s *site) hire(ctx context.Context, want int) error {
 	return s.until(ctx, "every new run is listed", func() (bool, error) { return s.identify(ctx) })
 }
 
-// identify learns the ids of new runs.
+// identify learns the ids of new runs, and reports whether all have begun.
 func (s *site) identify(ctx context.Context) (bool, error) {
 	all, err := s.list(ctx)
 	if err != nil {
@@ -134,7 +135,7 @@ func (s *site) identify(ctx context.Context) (bool, error) {
 			continue
 		}
 		l, ok := all[r.label]
-		if !ok {
+		if !ok || l.Starting { // one that has not begun need not outlive the daemon
 			select {
 			case <-r.ended:
 				return false, fmt.Errorf("varvel run has ended: %s: %s", r.cli.ProcessState, s.tail("runs.log"))

@@ -129,7 +129,7 @@ func (n *node) runOf(r runstate.Run) *workload.Run {
 	}
 	run := &workload.Run{
 		Run: r.Run, Actor: r.Actor, CgroupID: r.CgroupID, CgroupPath: r.Cgroup, Started: r.Started,
-		Agent: agent, Tools: toolsOf(cfg, agent), Command: r.Command,
+		Agent: agent, Tools: toolsOf(cfg, agent), Command: r.Command, Begun: r.Stage == runstate.Started,
 	}
 	run.Owner = agent.Owner
 	if r.Revoked {

@@ -29,11 +29,14 @@ func (h *runHandle) Started(s launch.Started) {
 	h.started = true
 	h.n.changing.Lock()
 	defer h.n.changing.Unlock()
-	run := h.run
+	run := *h.run
 	if now, ok := h.n.runs.ByID(run.ID); ok {
-		run = now // it may have been revoked meanwhile
+		run = *now // it may have been revoked meanwhile
 	}
-	if err := h.n.states.Put(h.n.stateOf(run, h.quiet, runstate.Started)); err != nil {
+	if err := h.n.states.Put(h.n.stateOf(&run, h.quiet, runstate.Started)); err == nil {
+		run.Begun = true
+		h.n.runs.Replace(&run)
+	} else {
 		h.n.Log.Error("the run would not outlive this daemon", "run", h.run.ID, "error", err)
 	}
 	h.n.Log.Info("run started", "run", h.run.ID, "agent", h.run.Run.Agent, "pid", s.InitPID, "removed", len(s.Removed), "missing", s.Missing)

@@ -99,6 +99,17 @@ func reconfigured(cfg *config.Config, run *workload.Run) *workload.Run {
 	return &next
 }
 
+// replace puts a reconfigured run in the place of what it was, and reports whether
+// it may: not if it has ended or was revoked. The caller holds the lock on changes.
+func (n *node) replace(next *workload.Run) bool {
+	now, ok := n.runs.ByID(next.ID)
+	if !ok || now.Revoked {
+		return false
+	}
+	next.Begun = now.Begun // it may have begun since the plan was made
+	return n.runs.Replace(next)
+}
+
 // swap switches the kernel and the names of all runs that have a plan. What has been
 // revoked or has ended in the meantime is left alone, and has no plan afterwards.
 func (n *node) swap(all []change) {
@@ -107,7 +118,7 @@ func (n *node) swap(all []change) {
 	changes := n.kernel.Begin()
 	for i := range all {
 		c := &all[i]
-		if now, ok := n.runs.ByID(c.next.ID); !ok || now.Revoked || !n.runs.Replace(c.next) {
+		if !n.replace(c.next) {
 			c.plan, c.err = nil, nil
 			continue
 		}

@@ -22,6 +22,9 @@ func (n *node) Revoke(ctx context.Context, run *workload.Run, by decision.LocalU
 	n.changing.Lock()
 	defer n.changing.Unlock()
 	errs := []error{n.log.Append(ctx, revocation(run, by, r), decision.Durable)}
+	if now, ok := n.runs.ByID(run.ID); ok {
+		run = now
+	}
 	gone := *run
 	gone.Revoked, gone.Tools = true, nil
 	if !n.runs.Replace(&gone) {

@@ -32,6 +32,7 @@ type Run struct {
 	Tools      []*tool.Tool // those of Agent.Tools, in that order
 	Command    []string     // for people; bounded by its maker
 	Revoked    bool         // it may reach nothing any more, whatever is configured
+	Begun      bool         // its command has been executed, and the next daemon adopts it
 }
 
 // Tool returns the run's tool of that name.

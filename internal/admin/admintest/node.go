@@ -195,7 +195,7 @@ func (n *Node) AddRun(t testing.TB, id, agent string, uid uint32, command ...str
 		Run:      decision.Run{ID: id, Agent: agent, Owner: a.Owner, Node: "node-1", Boot: "boot-1", Mode: a.Mode},
 		Actor:    decision.Actor{Account: "spiffe://example.org/agent/" + agent, StartedBy: &decision.LocalUser{UID: uid, Name: "someone"}},
 		CgroupID: uint64(len(n.Runs.All()) + 1), CgroupPath: "/sys/fs/cgroup/varvel/" + id,
-		Started: time.Now().Add(-3 * time.Minute), Agent: a, Command: command,
+		Started: time.Now().Add(-3 * time.Minute), Agent: a, Command: command, Begun: true,
 	}
 	for _, name := range a.Tools {
 		run.Tools = append(run.Tools, cfg.Tools[name])

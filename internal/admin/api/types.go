@@ -52,6 +52,7 @@ type Run struct {
 	CgroupPath       string              `json:"cgroup_path"`
 	CgroupID         uint64              `json:"cgroup_id"`
 	ApprovalsPending int                 `json:"approvals_pending"`
+	Starting         bool                `json:"starting"` // its command has not begun: it would not outlive the daemon
 	Revoked          bool                `json:"revoked"`
 	Frozen           bool                `json:"frozen"` // stopped by an operator, by the cgroup's freezer
 }
