@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/varvel/varvel/internal/admin/health"
 )
 
 // keeper returns the process that keeps runs while there is no daemon, 0 if
@@ -101,7 +99,7 @@ func (s *site) doKeeper(ctx context.Context) error {
 			if now := s.keeper(); now == 0 || now == was {
 				return false, nil
 			}
-			down, err := s.finding(ctx, health.KeeperDown)
+			down, err := s.finding(ctx, "keeper-down")
 			return !down, err
 		})
 	}
@@ -120,14 +118,14 @@ func (s *site) doBoth(ctx context.Context) error {
 }
 
 // finding reports whether the daemon says that something is not well.
-func (s *site) finding(ctx context.Context, code health.Code) (bool, error) {
+func (s *site) finding(ctx context.Context, code string) (bool, error) {
 	out, err := s.daemon.Varvel(ctx, "status", "-o", "json").Output()
 	if err != nil {
 		return false, fmt.Errorf("varvel status: %w", err)
 	}
 	var status struct {
 		Findings []struct {
-			Code health.Code `json:"code"`
+			Code string `json:"code"`
 		} `json:"findings"`
 	}
 	if err := json.Unmarshal(out, &status); err != nil {
