@@ -137,6 +137,10 @@ func (s *site) goroutines() (float64, error) {
 		return 0, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+		return 0, fmt.Errorf("%s: %s", resp.Status, why)
+	}
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 		if v, ok := strings.CutPrefix(lines.Text(), "go_goroutines "); ok {
 			return strconv.ParseFloat(v, 64)
