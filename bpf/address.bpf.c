@@ -4,6 +4,8 @@
  * connect, sendmsg, recvmsg, getpeername and bind: the hooks where a program
  * names an address. They refuse with EPERM at once, and they redirect.
  */
+#define PEER_CONTEXT struct bpf_sock_addr
+#define PEER_SOCKET(ctx) ((ctx)->sk)
 #include "lib/inbound.h"
 #include "lib/share.h"
 
@@ -72,7 +74,7 @@ static __always_inline void call_remember(struct call *c, __u32 flags)
 	bool same = s->port == c->dest.port && address_equal(&s->dst, &c->dest.address);
 	__u32 keep = SOCKET_REGISTERED | (same ? SOCKET_NOTED : 0);
 
-	peer_leave(c->ctx->sk, s, &c->dest);
+	peer_leave(c->ctx, s, &c->dest);
 	s->dst = c->dest.address;
 	s->port = c->dest.port;
 	s->flags = (s->flags & keep) | flags;
@@ -133,7 +135,7 @@ static __always_inline int call_judge(struct call *c, bool connecting, bool six)
 
 	if (!call_open(c))
 		return call_refuse(c, REASON_NO_RUN);
-	if (peer_answer(c->ctx->sk, c->socket, &c->dest, c->ctx->sk->src_port))
+	if (peer_answer(c->ctx, c->socket, &c->dest, c->ctx->sk->src_port))
 		return 1;
 	j = judge(c->ctx, c->socket->run, &c->socket->rules, &c->dest, connecting);
 	if (!connecting)

@@ -6,6 +6,8 @@
  * program ever sees it. Datagrams are judged here and not as they are read, since a
  * read that does not ask for the sender passes no other hook.
  */
+#define PEER_CONTEXT struct __sk_buff
+#define PEER_SOCKET(ctx) ((ctx)->sk ? bpf_sk_fullsock((ctx)->sk) : NULL)
 #include "lib/inbound.h"
 #include "lib/packet.h"
 
@@ -59,7 +61,7 @@ static __always_inline bool is_solicited(const struct packet *p)
 
 	if (last && s->flags & SOCKET_JUDGED)
 		return true;
-	if (!last && !(s->peers && peer_recent(p->sk, &p->from, PEER_ASKED)))
+	if (!last && !(s->peers && peer_recent(p->skb, &p->from, PEER_ASKED)))
 		return false;
 	j = judge(p->skb, s->run, &s->rules, &p->from, false);
 	lease_continue(&j, s, &p->from);
@@ -76,9 +78,9 @@ static __always_inline int ingress_outsider(struct packet *p, __u8 reason)
 				      false);
 	if (p->from.protocol == IPPROTO_TCP)
 		return 1;
-	if (!(s->peers && peer_recent(p->sk, &p->from, PEER_CAME)))
+	if (!(s->peers && peer_recent(p->skb, &p->from, PEER_CAME)))
 		inbound_note(s->run, &p->from, p->to.port);
-	if (!peer_note(p->sk, s, &p->from, PEER_CAME))
+	if (!peer_note(p->skb, s, &p->from, PEER_CAME))
 		return ingress_refuse(p, REASON_FULL, true);
 	return 1;
 }

@@ -6,6 +6,8 @@
  * end takes everything away.
  */
 #include "lib/flow.h"
+#define PEER_CONTEXT struct __sk_buff
+#define PEER_SOCKET(ctx) ((ctx)->sk ? bpf_sk_fullsock((ctx)->sk) : NULL)
 #include "lib/inbound.h"
 #include "lib/packet.h"
 #include "lib/share.h"
@@ -288,7 +290,7 @@ static __always_inline int packet_allow(struct packet *p, __u32 flags)
 
 	if (p->sk->state == BPF_TCP_LISTEN)
 		return 1;
-	peer_leave(p->sk, s, &p->to);
+	peer_leave(p->skb, s, &p->to);
 	s->dst = p->to.address;
 	s->port = p->to.port;
 	s->flags = (s->flags & keep) | SOCKET_JUDGED | flags;
@@ -380,7 +382,7 @@ static __always_inline bool is_answer(const struct packet *p)
 {
 	if (is_accepted(p))
 		return inbound_grants(p->socket->run, &p->to, p->from.port);
-	return peer_answer(p->sk, p->socket, &p->to, p->from.port);
+	return peer_answer(p->skb, p->socket, &p->to, p->from.port);
 }
 
 /*

@@ -6,6 +6,9 @@
  * with the peers' addresses and the run's own ports. TCP is judged before the
  * handshake. A datagram is judged by its sender, and an answer to it needs no rule
  * of its own as long as the sender is a recent peer of the socket.
+ *
+ * Who includes this defines PEER_CONTEXT, the type of its programs' context, and
+ * PEER_SOCKET(ctx), the socket that a context is about, or NULL.
  */
 #pragma once
 
@@ -68,24 +71,37 @@ static __always_inline void peer_put(struct varvel_peers *t, const struct dest *
 	bpf_spin_unlock(&t->lock);
 }
 
-/* Returns false if there is no memory for it: then the peer is not known. */
-static __noinline bool peer_note(struct bpf_sock *sk, struct varvel_socket *s,
-				 const struct dest *d, __u16 how)
+/* Verified by themselves; see verdict.h. */
+int peer_remember(PEER_CONTEXT *ctx, const struct dest *d, __u16 how);
+int peer_recent(PEER_CONTEXT *ctx, const struct dest *d, __u16 how);
+
+__noinline int peer_remember(PEER_CONTEXT *ctx, const struct dest *d, __u16 how)
 {
+	struct bpf_sock *sk = PEER_SOCKET(ctx);
 	struct varvel_peers *t;
 
-	if (!sk || !s || !d)
-		return false;
+	if (!sk || !d)
+		return 0;
 	t = bpf_sk_storage_get(&peers, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!t)
+		return 0;
+	peer_put(t, d, how);
+	return 1;
+}
+
+/* Returns false if there is no memory for it: then the peer is not known. */
+static __always_inline bool peer_note(PEER_CONTEXT *ctx, struct varvel_socket *s,
+				      const struct dest *d, __u16 how)
+{
+	if (!peer_remember(ctx, d, how))
 		return false;
 	s->peers = 1;
-	peer_put(t, d, how);
 	return true;
 }
 
-static __noinline bool peer_recent(struct bpf_sock *sk, const struct dest *d, __u16 how)
+__noinline int peer_recent(PEER_CONTEXT *ctx, const struct dest *d, __u16 how)
 {
+	struct bpf_sock *sk = PEER_SOCKET(ctx);
 	struct varvel_peers *t;
 	struct varvel_peer *ways;
 	__u32 now = seconds();
@@ -109,7 +125,7 @@ static __noinline bool peer_recent(struct bpf_sock *sk, const struct dest *d, __
  * A socket that sends to one after the other gets their answers, too: before it
  * turns to another, the one that it may send to is remembered.
  */
-static __always_inline void peer_leave(struct bpf_sock *sk, struct varvel_socket *s,
+static __always_inline void peer_leave(PEER_CONTEXT *ctx, struct varvel_socket *s,
 				       const struct dest *next)
 {
 	struct dest old = {.address = s->dst, .port = s->port, .protocol = IPPROTO_UDP};
@@ -118,14 +134,14 @@ static __always_inline void peer_leave(struct bpf_sock *sk, struct varvel_socket
 	    s->flags & SOCKET_REDIRECTED ||
 	    (s->port == next->port && address_equal(&s->dst, &next->address)))
 		return;
-	peer_note(sk, s, &old, PEER_ASKED);
+	peer_note(ctx, s, &old, PEER_ASKED);
 }
 
 /* Does a datagram to this peer answer one that it was granted to send? */
-static __always_inline bool peer_answer(struct bpf_sock *sk, const struct varvel_socket *s,
+static __always_inline bool peer_answer(PEER_CONTEXT *ctx, const struct varvel_socket *s,
 					const struct dest *to, __u16 port)
 {
-	return s->peers && to->protocol == IPPROTO_UDP && peer_recent(sk, to, PEER_CAME) &&
+	return s->peers && to->protocol == IPPROTO_UDP && peer_recent(ctx, to, PEER_CAME) &&
 	       inbound_grants(s->run, to, port);
 }
 

@@ -111,7 +111,17 @@ static __always_inline bool is_link_local(const struct dest *d)
 	return !d->v4 && (d->address.word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
-static __always_inline bool port_set_allows(__u32 index, const struct dest *d)
+/*
+ * The functions that are not static here are verified by themselves, once in each
+ * program, for any arguments (the kernel's Documentation/bpf, "global functions").
+ * Inlined, their loops and branches are tried again for each state in which a path
+ * comes to them, which was most of the time that it took to load the programs.
+ */
+int port_set_allows(__u32 index, __u16 port, __u8 protocol);
+__u32 find4(__u32 ruleset, __u32 block, __u32 address);
+__u32 find6(__u32 ruleset, __u64 high, __u64 low);
+
+__noinline int port_set_allows(__u32 index, __u16 port, __u8 protocol)
 {
 	struct varvel_port_set *set = bpf_map_lookup_elem(&port_sets, &index);
 
@@ -120,8 +130,8 @@ static __always_inline bool port_set_allows(__u32 index, const struct dest *d)
 	for (__u32 i = 0; i < VARVEL_PORT_RANGES; i++) {
 		if (i >= set->count)
 			return false;
-		if (set->range[i].protocol == d->protocol && set->range[i].first <= d->port &&
-		    d->port <= set->range[i].last)
+		if (set->range[i].protocol == protocol && set->range[i].first <= port &&
+		    port <= set->range[i].last)
 			return true;
 	}
 	return false;
@@ -231,19 +241,24 @@ static __always_inline __u32 find_range(__u32 ruleset, __u32 address)
 	return map ? search4(map, line->slot[1], first & ~LAYOUT4_ELSEWHERE, address) : 0;
 }
 
-/* The port set for an IPv4 address; 0 is the empty one. */
-static __always_inline __u32 find4(const struct varvel_run *run, const struct dest *d)
+/*
+ * The port set for an IPv4 address; 0 is the empty one. block is how many ranges
+ * there are if they are in one block, else 0.
+ */
+__noinline __u32 find4(__u32 ruleset, __u32 block, __u32 address)
 {
-	__u32 address = bpf_ntohl(d->address.word[3]), ruleset = run->ruleset;
-
-	if (run->ranges4)
-		return find_in_block(ruleset, run->ranges4, address);
+	if (block)
+		return find_in_block(ruleset, block, address);
 	return find_host(ruleset, address) ?: find_range(ruleset, address);
 }
 
-static __always_inline __u32 find6(__u32 ruleset, const struct dest *d)
+/* The port set for an IPv6 address, given as its halves as they are in memory. */
+__noinline __u32 find6(__u32 ruleset, __u64 high, __u64 low)
 {
-	struct varvel_prefix6 key = {.length = 128, .address = d->address};
+	struct varvel_prefix6 key = {
+		.length = 128,
+		.address.word = {high, high >> 32, low, low >> 32},
+	};
 	void *map = bpf_map_lookup_elem(&exact6, &ruleset);
 	__u32 *set = map ? bpf_map_lookup_elem(map, &key.address) : NULL;
 
@@ -256,9 +271,14 @@ static __always_inline __u32 find6(__u32 ruleset, const struct dest *d)
 
 static __always_inline bool rules_allow(const struct varvel_run *run, const struct dest *d)
 {
-	__u32 set = d->v4 ? find4(run, d) : find6(run->ruleset, d);
+	const __u32 *w = d->address.word;
+	__u32 set;
 
-	return set && port_set_allows(set, d);
+	if (d->v4)
+		set = find4(run->ruleset, run->ranges4, bpf_ntohl(w[3]));
+	else
+		set = find6(run->ruleset, w[0] | (__u64)w[1] << 32, w[2] | (__u64)w[3] << 32);
+	return set && port_set_allows(set, d->port, d->protocol);
 }
 
 static __always_inline bool name_allows(__u64 run, const struct dest *d)
