@@ -312,8 +312,58 @@ func TestRunsShareANetwork(t *testing.T) {
 	third.sends("tcp4/exact.e2e.test:7000", "ok")
 }
 
-// TestDaemonDiesUnderAnotherNetwork: its doors go with the daemon; nothing opens.
-func TestDaemonDiesUnderAnotherNetwork(t *testing.T) {
+// TestNextDaemonUnderAnotherNetwork: a run in another network namespace goes on with
+// the next daemon, with its doors, its names and its refusals. What it asks for in
+// between waits at the doors.
+func TestNextDaemonUnderAnotherNetwork(t *testing.T) {
+	n := siteNode(t)
+	site := n.realm.site(t)
+	n.from = site
+	x, id := n.steady()
+	n.from = nil
+	try := func() {
+		t.Helper()
+		x.sends("tcp4/exact.e2e.test:7000", "ok")
+		x.sends("tcp6/exact.e2e.test:7000", "ok")
+		x.sends("tcp4/"+at(v4(hostListed)), "ok")
+		x.sends("tcp4/"+at(v4(hostUnlisted)), "EPERM")
+	}
+	try()
+	for how, end := range n.ways() {
+		n.from = site
+		late := n.talk(alice, n.run("bot", bin("client"), "act", "later", "late", "exact.e2e.test:7000")...)
+		n.from = nil
+		late.says("resolved")
+		n.away(end, func() {
+			x.sends("tcp4/"+at(v4(hostUnlisted)), "EPERM")
+			late.tell("go")
+			late.says("trying")
+			n.eventually("the connection waits", func() bool { return waitingAtDoors(site) > 0 })
+		})
+		late.says("worked")
+		late.says("trying")
+		late.says("worked")
+		late.says("ok")
+		late.ends(0)
+		n.eventually("its end", func() bool { return len(n.runIDs()) == 1 })
+		if got := n.onlyRun(); got != id {
+			t.Fatalf("%s: the run is %s now, and was %s", how, got, id)
+		}
+		try()
+	}
+	if n.sink.unlisted() != 0 {
+		t.Error("something unlisted has arrived")
+	}
+	x.in.Close()
+	x.ends(5)
+	n.eventually("the run's end is recorded", func() bool { return len(n.events("--kind", "run.end", "--run", id)) == 1 })
+	n.from = site // its doors were closed, and are opened again
+	n.shell("bot").sends("tcp4/exact.e2e.test:7000", "ok")
+}
+
+// TestKeeperDiesUnderAnotherNetwork: without the keeper the doors end with the
+// daemon, and so do the runs behind them; nothing opens.
+func TestKeeperDiesUnderAnotherNetwork(t *testing.T) {
 	n := siteNode(t)
 	site := n.realm.site(t)
 	n.from = site
@@ -321,10 +371,9 @@ func TestDaemonDiesUnderAnotherNetwork(t *testing.T) {
 	kept := n.keep("bot", "tcp4/"+at(v4(hostListed)), "tcp4/"+at(v4(hostUnlisted)), "tcp4/exact.e2e.test:7000")
 	n.becomes(kept[0], "ok")
 	n.becomes(kept[2], "ok")
+	n.stopKeeper() // so that it is not replaced in between
 	n.kill()
-	if n.sink.unlisted() != before {
-		t.Error("something unlisted has arrived")
-	}
+	n.killKeeper()
 	n.from = nil
 	n.start()
 	n.from = site

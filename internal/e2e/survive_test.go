@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/varvel/varvel/internal/audit"
+	"github.com/varvel/varvel/internal/testutil"
 )
 
 // away ends the daemon in some way, lets something happen, and starts another. A
@@ -90,9 +91,11 @@ func TestNamesWaitForTheNextDaemon(t *testing.T) {
 
 // waitingAtDoors counts connections that nobody has accepted: of a listener the
 // second number is the length of its backlog (proc_net_tcp, rx_queue).
-func (n *node) waitingAtDoors() int {
+func (n *node) waitingAtDoors() int { return waitingAtDoors(n.realm.node) }
+
+func waitingAtDoors(at *testutil.NetNS) int {
 	total := 0
-	_ = n.realm.node.Do(func() error {
+	_ = at.Do(func() error {
 		for _, name := range []string{"tcp", "tcp6"} {
 			b, _ := os.ReadFile("/proc/thread-self/net/" + name)
 			for line := range strings.Lines(string(b)) {

@@ -107,7 +107,7 @@ func (n *node) whyNot(st runstate.State) string {
 		return "its cgroup is not the one that it was started in"
 	case r.NetNS != n.netns:
 		return "this daemon was started in another network namespace"
-	case r.Elsewhere != 0:
+	case r.Elsewhere != 0 && !n.found.Has(namespaceDeposit(r.Elsewhere)):
 		return "it was in another network namespace, whose listeners ended with the daemon"
 	case r.Stage != runstate.Started:
 		return "it was only about to start"
@@ -128,7 +128,7 @@ func (n *node) runOf(r runstate.Run) *workload.Run {
 		agent = &config.Agent{Name: r.Run.Agent, Owner: r.Run.Owner, Mode: r.Run.Mode}
 	}
 	run := &workload.Run{
-		Run: r.Run, Actor: r.Actor, CgroupID: r.CgroupID, CgroupPath: r.Cgroup, Started: r.Started,
+		Run: r.Run, Actor: r.Actor, CgroupID: r.CgroupID, CgroupPath: r.Cgroup, Netns: r.Elsewhere, Started: r.Started,
 		Agent: agent, Tools: toolsOf(cfg, agent), Command: r.Command, Begun: r.Stage == runstate.Started,
 	}
 	run.Owner = agent.Owner
@@ -196,8 +196,26 @@ func (n *node) adoptRuns(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// adopt goes on with one run, which the kernel governs.
-func (n *node) adopt(ctx context.Context, e *earlierRun) error {
+// adopt goes on with one run, which the kernel governs, in its network namespace.
+func (n *node) adopt(ctx context.Context, e *earlierRun) (err error) {
+	run := e.run
+	if run.Netns != 0 {
+		if err := n.namespaces.adopt(run.Netns); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				n.namespaces.leave(run.Netns)
+			}
+		}()
+		if err := n.namespaces.tell(run); err != nil {
+			return err
+		}
+	}
+	return n.adoptHere(ctx, e)
+}
+
+func (n *node) adoptHere(ctx context.Context, e *earlierRun) error {
 	run := e.run
 	rules, err := n.adoptRules(ctx, e)
 	if err != nil {

@@ -35,6 +35,7 @@ type namespaces struct {
 	mu      sync.Mutex // guards what is below
 	closed  bool
 	open    map[uint64]*namespace    // by cookie
+	adopted []*namespace             // of an earlier daemon, not served yet
 	closing map[uint64]chan struct{} // closed when its doors are
 }
 
@@ -42,8 +43,10 @@ type namespaces struct {
 type namespace struct {
 	cookie uint64
 	file   *os.File
+	doors  opened
 	doors6 bool // it has IPv6 doors
 	users  int  // runs, and calls under way
+	ctx    context.Context
 	stop   context.CancelFunc
 	tasks  sync.WaitGroup
 }
@@ -98,14 +101,20 @@ func (s *namespaces) enter(cookie uint64, file *os.File) error {
 	case len(s.open) >= maxNamespaces:
 		return launch.Refuse("There are runs in %d network namespaces already, and no more are possible at once; `varvel runs` lists those that could be ended.", maxNamespaces)
 	}
-	ns := &namespace{cookie: cookie, file: file, users: 1}
-	d, err := ns.listen(s.n.doors)
-	if err != nil {
+	ns := newNamespace(cookie, file)
+	if err := ns.listen(s.n.doors); err != nil {
 		return err
 	}
 	s.open[cookie] = ns
-	s.serve(ns, d)
+	s.deposit(ns)
+	s.serve(ns)
 	return nil
+}
+
+func newNamespace(cookie uint64, file *os.File) *namespace {
+	ns := &namespace{cookie: cookie, file: file, users: 1}
+	ns.ctx, ns.stop = context.WithCancel(context.Background())
+	return ns
 }
 
 // leave gives a use back. The doors go with the last one.
@@ -127,9 +136,13 @@ func (s *namespaces) close(ns *namespace) {
 	ended := make(chan struct{})
 	delete(s.open, ns.cookie)
 	s.closing[ns.cookie] = ended
+	if !s.closed { // else the keeper has them for the next daemon, or ends
+		s.forget(ns)
+	}
 	s.closers.Go(func() {
 		ns.stop()
 		ns.tasks.Wait()
+		ns.doors.close()
 		ns.file.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -142,8 +155,16 @@ func (s *namespaces) close(ns *namespace) {
 	})
 }
 
-// run closes everything when ctx ends.
+// run serves what was adopted, and closes everything when ctx ends.
 func (s *namespaces) run(ctx context.Context) error {
+	s.mu.Lock()
+	for _, ns := range s.adopted {
+		if s.open[ns.cookie] == ns {
+			s.serve(ns)
+		}
+	}
+	s.adopted = nil
+	s.mu.Unlock()
 	<-ctx.Done()
 	s.mu.Lock()
 	s.closed = true
@@ -227,68 +248,6 @@ func (n *node) drained(run *workload.Run) {
 	n.namespaces.leave(run.Netns)
 }
 
-var errNoLoopback = errors.New("loopback is not there or down")
-
-// opened are the doors of a namespace.
-type opened struct {
-	tcp []*net.TCPListener
-	udp []net.PacketConn
-}
-
-func (o *opened) close() {
-	for _, l := range o.tcp {
-		l.Close()
-	}
-	for _, c := range o.udp {
-		c.Close()
-	}
-}
-
-// listen opens the doors at the ports of the node's. A namespace without ::1 has
-// those of IPv4 only. A family that the node could not open is refused everywhere.
-func (ns *namespace) listen(d kernel.Doors) (o opened, err error) {
-	defer func() {
-		if err != nil {
-			o.close()
-		}
-	}()
-	err = netns.In(ns.file, func() error {
-		if lo, err := net.InterfaceByName("lo"); err != nil || lo.Flags&net.FlagUp == 0 {
-			return errNoLoopback
-		}
-		if d.TCP4 != 0 {
-			if err := o.add("127.0.0.1", d.TCP4, d.UDP4); err != nil {
-				return err
-			}
-		}
-		if d.TCP6 == 0 {
-			return nil
-		}
-		err := o.add("::1", d.TCP6, d.UDP6)
-		ns.doors6 = err == nil
-		if d.TCP4 != 0 && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
-			return nil
-		}
-		return err
-	})
-	return o, refusal(err)
-}
-
-func (o *opened) add(host string, tcp, udp uint16) error {
-	address := netip.MustParseAddr(host)
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(address, tcp)))
-	if err != nil {
-		return err
-	}
-	o.tcp = append(o.tcp, l)
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, udp)))
-	if err != nil {
-		return err
-	}
-	o.udp = append(o.udp, c)
-	return nil
-}
-
 // refusal says what the person who starts the run can do.
 func refusal(err error) error {
 	switch {
@@ -303,15 +262,13 @@ func refusal(err error) error {
 }
 
 // serve begins to serve the doors.
-func (s *namespaces) serve(ns *namespace, o opened) {
-	ctx, stop := context.WithCancel(context.Background())
-	ns.stop = stop
+func (s *namespaces) serve(ns *namespace) {
 	dns := egress.NewServer(s.n.egress, s.n.kernel.PeersIn(ns.cookie), s.n.resolver)
-	for _, l := range o.tcp {
-		ns.tasks.Go(func() { s.ended(ctx, l.Addr(), s.n.gateway.Serve(ctx, l)) })
+	for _, l := range ns.doors.tcp {
+		ns.tasks.Go(func() { s.ended(ns.ctx, l.Addr(), s.n.gateway.Serve(ns.ctx, l)) })
 	}
-	for _, c := range o.udp {
-		ns.tasks.Go(func() { s.ended(ctx, c.LocalAddr(), dns.ServeUDP(ctx, c)) })
+	for _, c := range ns.doors.udp {
+		ns.tasks.Go(func() { s.ended(ns.ctx, c.LocalAddr(), dns.ServeUDP(ns.ctx, c)) })
 	}
 	s.n.Log.Info("network namespace entered", "cookie", ns.cookie, "ipv6", ns.doors6)
 }
