@@ -190,7 +190,8 @@ func (c *client) resolve(name string, n uint64) (netip.Addr, error) {
 	if n%2 == 1 {
 		s, server, kind = udp6, v6(hostNames), dns.TypeAAAA
 	}
-	question, err := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind).Pack()
+	asked := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind)
+	question, err := asked.Pack()
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -201,6 +202,11 @@ func (c *client) resolve(name string, n uint64) (netip.Addr, error) {
 	var answer dns.Msg
 	if err := answer.Unpack([]byte(raw)); err != nil {
 		return netip.Addr{}, err
+	}
+	// As every resolver does: a late answer may come to a port that somebody else
+	// has had before (RFC 5452, section 9.1).
+	if answer.Id != asked.Id || len(answer.Question) != 1 || answer.Question[0] != asked.Question[0] {
+		return netip.Addr{}, fmt.Errorf("%s: the answer is to another question", name)
 	}
 	for _, rr := range answer.Answer {
 		switch rr := rr.(type) {

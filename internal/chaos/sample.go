@@ -37,7 +37,7 @@ type measure struct {
 // moment varies, and so does all that belongs to one. Pins and mounts do not.
 func measures() []measure {
 	return []measure{
-		{"rss", "MiB", 0.10, 8, (*site).rss},
+		{"memory", "MiB", 0.10, 8, (*site).memory},
 		{"descriptors", "", 0.10, 32, func(s *site) (float64, error) { return s.entries(s.daemon.Pid(), "fd") }},
 		{"goroutines", "", 0.10, 32, (*site).goroutines},
 		{"pins", "", 0, 0, (*site).pins},
@@ -107,14 +107,16 @@ func (s *site) sample(at time.Duration) (sample, error) {
 	return now, nil
 }
 
-// rss is the daemon's resident memory (proc(5), VmRSS in KiB).
-func (s *site) rss() (float64, error) {
+// memory is what the daemon has allocated and is resident (proc(5), RssAnon in
+// KiB). Pages of its program are not counted: they are the page cache's, and come
+// and go as the kernel likes.
+func (s *site) memory() (float64, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.daemon.Pid()))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(raw)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
 			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
 			return kib / 1024, err
 		}

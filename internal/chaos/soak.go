@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -147,9 +149,9 @@ func (r *SoakReport) judge(c *churn) error {
 		r.Checks = append(r.Checks, check{name, passed, fmt.Sprintf(detail, args...)})
 	}
 	is("churn", r.Runs > uint64(c.site.options.Runs), "%d runs started", r.Runs)
-	is("runs failed", r.RunsFailed == 0, "%d: %s", r.RunsFailed, c.site.tail("runs.log"))
+	is("runs failed", r.RunsFailed == 0, "%d: %s%s", r.RunsFailed, c.site.tail("runs.log"), c.site.errorsOfDaemon())
 	is("allowed received", r.Allowed > 0, "%d of %d attempts", r.Allowed, r.Attempts)
-	is("leaked", r.Leaked == 0, "%d", r.Leaked)
+	is("leaked", r.Leaked == 0, "%d%s", r.Leaked, told(now.First))
 	is("non-agent failures", r.OutsideFailures == 0, "%d of %d attempts", r.OutsideFailures, now.outside.Attempts)
 	left := "nothing"
 	if err = c.site.finish(); err != nil {
@@ -157,6 +159,32 @@ func (r *SoakReport) judge(c *churn) error {
 	}
 	is("left behind", err == nil, "%s", left)
 	return nil
+}
+
+// errorsOfDaemon are the first errors that the daemon has logged, a line each.
+func (s *site) errorsOfDaemon() string {
+	raw, err := os.ReadFile(s.daemon.Log)
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	n := 0
+	for line := range strings.Lines(string(raw)) {
+		if n < maxTold && strings.Contains(line, "level=ERROR") {
+			n++
+			fmt.Fprintf(&b, "\n      varveld: %s", strings.TrimSpace(line))
+		}
+	}
+	return b.String()
+}
+
+// told is the first leaks, a line each.
+func told(leaks []leak) string {
+	var b strings.Builder
+	for _, l := range leaks {
+		fmt.Fprintf(&b, "\n      %s %s", l.Time.Format(time.TimeOnly), l)
+	}
+	return b.String()
 }
 
 func (r *SoakReport) failed() (n int) {
