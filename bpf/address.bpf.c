@@ -104,8 +104,8 @@ static __always_inline int call_redirect(struct call *c, __u16 door4, __u16 door
 {
 	__u16 door = c->dest.v4 ? door4 : door6;
 
-	if (!c->dest.v4 && c->socket->rules.flags & RUN_NO_DOOR6)
-		return call_refuse(c, REASON_NO_DOOR);
+	if (c->socket->rules.flags & (c->dest.v4 ? RUN_NO_DOOR4 : RUN_NO_DOOR6))
+		return call_refuse(c, REASON_NO_LOOPBACK);
 	if (!door) /* one door only: the other could not be opened */
 		return call_refuse(c, door4 | door6 ? REASON_NO_LOOPBACK : REASON_NO_DOOR);
 	if (c->dest.protocol == IPPROTO_TCP && !share_left(c->socket))

@@ -28,6 +28,7 @@ type runState struct {
 	snapshot    func() CheckFunc // where names may lead now
 	budget      *budget
 	keeper      NameKeeper // may be nil
+	families    func(netns uint64) (has4, has6 bool)
 	queries     *rate.Limiter
 	events      *rate.Limiter
 	connections chan struct{} // one token for each open TCP connection
@@ -53,6 +54,7 @@ func newRunState(o Options, run *workload.Run, plan *Plan, known []KnownName) (*
 	s := &runState{
 		datapath:    o.Datapath,
 		keeper:      o.Keeper,
+		families:    o.Families,
 		leaser:      o.Leaser,
 		snapshot:    o.Snapshot,
 		budget:      newBudget(l),
@@ -124,6 +126,25 @@ func (s *runState) addresses(host string) (pair, error) {
 	}
 	s.allowed[host] = struct{}{}
 	return p, nil
+}
+
+// usable returns those of a name's addresses that lead anywhere: a connection to a
+// family that cannot be redirected where the run lives would be refused, and
+// programs that get the other family alone use that.
+func (s *runState) usable(p pair) []netip.Addr {
+	if s.families == nil {
+		return []netip.Addr{p.v4, p.v6}
+	}
+	run, _ := s.current()
+	var usable []netip.Addr
+	has4, has6 := s.families(run.Netns)
+	if has4 {
+		usable = append(usable, p.v4)
+	}
+	if has6 {
+		usable = append(usable, p.v6)
+	}
+	return usable
 }
 
 // keep makes sure that a later daemon knows what the addresses stand for, before

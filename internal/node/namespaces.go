@@ -42,7 +42,8 @@ type namespaces struct {
 type namespace struct {
 	cookie uint64
 	file   *os.File
-	doors6 bool // it has IPv6 doors
+	lacks4 bool // it has no IPv4 doors
+	lacks6 bool // it has no IPv6 doors
 	users  int  // runs, and calls under way
 	stop   context.CancelFunc
 	tasks  sync.WaitGroup
@@ -157,13 +158,25 @@ func (s *namespaces) run(ctx context.Context) error {
 
 // tell lets the kernel know what a run's namespace lacks.
 func (s *namespaces) tell(run *workload.Run) error {
-	s.mu.Lock()
-	ns, ok := s.open[run.Netns]
-	s.mu.Unlock()
-	if !ok || ns.doors6 {
+	lacks4, lacks6 := s.lacks(run.Netns)
+	if !lacks4 && !lacks6 {
 		return nil
 	}
-	return s.n.kernel.WithoutDoors6(run.CgroupID)
+	return s.n.kernel.WithoutDoors(run.CgroupID, lacks4, lacks6)
+}
+
+// lacks says for which families a namespace has no doors. The node's lacks none here:
+// what it lacks counts everywhere, and is in node.reachable.
+func (s *namespaces) lacks(cookie uint64) (lacks4, lacks6 bool) {
+	if cookie == 0 {
+		return false, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ns, ok := s.open[cookie]; ok {
+		return ns.lacks4, ns.lacks6
+	}
+	return false, false
 }
 
 // file returns the handle of a namespace that is in use, or nil for the node's.
@@ -244,8 +257,9 @@ func (o *opened) close() {
 	}
 }
 
-// listen opens the doors at the ports of the node's. A namespace without ::1 has
-// those of IPv4 only. A family that the node could not open is refused everywhere.
+// listen opens the doors at the ports of the node's. A namespace that lacks one of
+// the loopback addresses has those of the other. A family that the node could not
+// open is refused everywhere.
 func (ns *namespace) listen(d kernel.Doors) (o opened, err error) {
 	defer func() {
 		if err != nil {
@@ -256,25 +270,22 @@ func (ns *namespace) listen(d kernel.Doors) (o opened, err error) {
 		if lo, err := net.InterfaceByName("lo"); err != nil || lo.Flags&net.FlagUp == 0 {
 			return errNoLoopback
 		}
-		if d.TCP4 != 0 {
-			if err := o.add("127.0.0.1", d.TCP4, d.UDP4); err != nil {
-				return err
-			}
-		}
-		if d.TCP6 == 0 {
+		err4 := o.add("127.0.0.1", d.TCP4, d.UDP4)
+		err6 := o.add("::1", d.TCP6, d.UDP6)
+		ns.lacks4, ns.lacks6 = isMissing(err4), isMissing(err6)
+		if len(o.tcp) > 0 && (err4 == nil || ns.lacks4) && (err6 == nil || ns.lacks6) {
 			return nil
 		}
-		err := o.add("::1", d.TCP6, d.UDP6)
-		ns.doors6 = err == nil
-		if d.TCP4 != 0 && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
-			return nil
-		}
-		return err
+		return errors.Join(err4, err6)
 	})
 	return o, refusal(err)
 }
 
+// add opens both doors of a family, unless the node has none of it.
 func (o *opened) add(host string, tcp, udp uint16) error {
+	if tcp == 0 {
+		return nil
+	}
 	address := netip.MustParseAddr(host)
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(address, tcp)))
 	if err != nil {
@@ -294,7 +305,7 @@ func refusal(err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return launch.Refuse("A port that Varvel needs on this network namespace's loopback is taken (%v). End the program that has it, or restart varveld, which takes other ports.", err)
-	case errors.Is(err, errNoLoopback), errors.Is(err, unix.EADDRNOTAVAIL):
+	case errors.Is(err, errNoLoopback), isMissing(err):
 		return launch.Refuse("This network namespace has no loopback, through which a run reaches Varvel. Bring it up: ip link set lo up.")
 	case err != nil:
 		return fmt.Errorf("open the doors in the caller's network namespace: %w", err)
@@ -313,7 +324,7 @@ func (s *namespaces) serve(ns *namespace, o opened) {
 	for _, c := range o.udp {
 		ns.tasks.Go(func() { s.ended(ctx, c.LocalAddr(), dns.ServeUDP(ctx, c)) })
 	}
-	s.n.Log.Info("network namespace entered", "cookie", ns.cookie, "ipv6", ns.doors6)
+	s.n.Log.Info("network namespace entered", "cookie", ns.cookie, "ipv4", !ns.lacks4, "ipv6", !ns.lacks6)
 }
 
 // ended tells of a door that was not closed by us. Until the last run of the
