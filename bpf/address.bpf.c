@@ -16,6 +16,7 @@ struct call {
 	struct varvel_node *node;
 	struct dest dest;
 	__u8 hook;
+	bool redirected; /* it goes to a door */
 };
 
 static __always_inline void dest_from4(struct dest *d, struct bpf_sock_addr *ctx)
@@ -111,6 +112,7 @@ static __always_inline int call_redirect(struct call *c, __u16 door4, __u16 door
 	if (c->dest.protocol == IPPROTO_TCP && !share_left(c->socket))
 		return call_refuse(c, REASON_SHARE);
 	call_remember(c, SOCKET_JUDGED | SOCKET_REDIRECTED);
+	c->redirected = true;
 	if (six)
 		rewrite6(c->ctx, c->dest.v4, door);
 	else
@@ -120,11 +122,16 @@ static __always_inline int call_redirect(struct call *c, __u16 door4, __u16 door
 
 static __always_inline int call_dns(struct call *c, bool six)
 {
+	int verdict;
+
 	if (c->dest.protocol == IPPROTO_TCP)
 		return call_redirect(c, c->node->tcp4, c->node->tcp6, six);
-	c->socket->dns = c->dest.address;
-	c->socket->dns_port = c->dest.port;
-	return call_redirect(c, c->node->udp4, c->node->udp6, six);
+	verdict = call_redirect(c, c->node->udp4, c->node->udp6, six);
+	if (c->redirected) { /* nobody answers a question that was refused */
+		c->socket->dns = c->dest.address;
+		c->socket->dns_port = c->dest.port;
+	}
+	return verdict;
 }
 
 static __always_inline int call_judge(struct call *c, bool connecting, bool six)

@@ -127,7 +127,7 @@ func (q *question) tunnels() (decision.Reason, bool) {
 	if !wild {
 		return decision.Reason{}, false
 	}
-	return tunnels(part)
+	return q.state.budget.tunnels(part)
 }
 
 // isSearch reports whether a name looks like the work of a search list: an

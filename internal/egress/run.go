@@ -26,6 +26,7 @@ type runState struct {
 	datapath    Datapath
 	leaser      Leaser
 	snapshot    func() CheckFunc // where names may lead now
+	limits      Limits           // of the node
 	budget      *budget
 	keeper      NameKeeper // may be nil
 	families    func(netns uint64) (has4, has6 bool)
@@ -57,7 +58,8 @@ func newRunState(o Options, run *workload.Run, plan *Plan, known []KnownName) (*
 		families:    o.Families,
 		leaser:      o.Leaser,
 		snapshot:    o.Snapshot,
-		budget:      newBudget(l),
+		limits:      l,
+		budget:      newBudget(l.with(run.Agent.Wildcards)),
 		leases:      leaseTable{limit: l.Leases, entries: map[leaseKey]*lease{}},
 		queries:     rate.NewLimiter(rate.Limit(l.Queries), l.QueryBurst),
 		events:      rate.NewLimiter(rate.Limit(l.Events), l.EventBurst),
@@ -192,6 +194,7 @@ func (s *runState) replace(run *workload.Run, plan *Plan, leases withdrawer) err
 	defer s.mu.Unlock()
 	told := s.allowed
 	s.run, s.plan, s.allowed = run, plan, map[string]struct{}{}
+	s.budget.set(s.limits.with(run.Agent.Wildcards))
 	s.reserve()
 	return errors.Join(s.tellAgain(told), s.withdraw(leases, s.ungranted()))
 }
