@@ -159,6 +159,12 @@ func TestMissingDoorsStayMissing(t *testing.T) {
 				if got := ask(tt.fails); strings.Contains(got, " from ") {
 					t.Errorf("step %d: %s: %q", i, tt.fails, got)
 				}
+				// A question that is refused doesn't spoil the answer to the one that is not.
+				for _, order := range [][]string{{tt.works, tt.fails}, {tt.fails, tt.works}} {
+					if got := in(t, cgroup, "askall", order...); got != runWord(run)+" from "+tt.works {
+						t.Errorf("step %d: %v: %q", i, order, got)
+					}
+				}
 				expectEvent(t, events, func(ev Event) bool { return ev.Kind == kinds[i] && ev.Reason == "no-loopback" && ev.CgroupID == run })
 			}
 		})
