@@ -18,6 +18,7 @@ struct call {
 	struct varvel_node *node;
 	struct dest dest;
 	__u8 hook;
+	bool redirected; /* it goes to a door */
 };
 
 static __always_inline void dest_from4(struct dest *d, struct bpf_sock_addr *ctx)
@@ -106,13 +107,14 @@ static __always_inline int call_redirect(struct call *c, __u16 door4, __u16 door
 {
 	__u16 door = c->dest.v4 ? door4 : door6;
 
-	if (!c->dest.v4 && c->socket->rules.flags & RUN_NO_DOOR6)
-		return call_refuse(c, REASON_NO_DOOR);
+	if (c->socket->rules.flags & (c->dest.v4 ? RUN_NO_DOOR4 : RUN_NO_DOOR6))
+		return call_refuse(c, REASON_NO_LOOPBACK);
 	if (!door) /* one door only: the other could not be opened */
 		return call_refuse(c, door4 | door6 ? REASON_NO_LOOPBACK : REASON_NO_DOOR);
 	if (c->dest.protocol == IPPROTO_TCP && !share_left(c->socket))
 		return call_refuse(c, REASON_SHARE);
 	call_remember(c, SOCKET_JUDGED | SOCKET_REDIRECTED);
+	c->redirected = true;
 	if (six)
 		rewrite6(c->ctx, c->dest.v4, door);
 	else
@@ -122,11 +124,16 @@ static __always_inline int call_redirect(struct call *c, __u16 door4, __u16 door
 
 static __always_inline int call_dns(struct call *c, bool six)
 {
+	int verdict;
+
 	if (c->dest.protocol == IPPROTO_TCP)
 		return call_redirect(c, c->node->tcp4, c->node->tcp6, six);
-	c->socket->dns = c->dest.address;
-	c->socket->dns_port = c->dest.port;
-	return call_redirect(c, c->node->udp4, c->node->udp6, six);
+	verdict = call_redirect(c, c->node->udp4, c->node->udp6, six);
+	if (c->redirected) { /* nobody answers a question that was refused */
+		c->socket->dns = c->dest.address;
+		c->socket->dns_port = c->dest.port;
+	}
+	return verdict;
 }
 
 static __always_inline int call_judge(struct call *c, bool connecting, bool six)

@@ -88,15 +88,9 @@ static __always_inline int ingress_outsider(struct packet *p, __u8 reason)
 static __noinline int ingress_judge(struct __sk_buff *skb)
 {
 	struct packet p = {.skb = skb};
-	__u32 zero = 0;
 
-	if (!skb->sk)
+	if (!packet_open(&p))
 		return 0;
-	p.sk = bpf_sk_fullsock(skb->sk);
-	p.node = bpf_map_lookup_elem(&node, &zero);
-	if (!p.sk || !p.node)
-		return 0;
-	p.socket = bpf_sk_storage_get(&sockets, p.sk, NULL, 0);
 	if (!p.socket || !socket_refresh(p.socket, p.node))
 		return ingress_refuse(&p, REASON_NO_RUN, true);
 	if (!parse(&p))

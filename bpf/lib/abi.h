@@ -67,7 +67,7 @@ enum varvel_reason {
 	REASON_SHARE,		  /* the run has its share of a table of Varvel */
 	REASON_INBOUND,		  /* somebody whom the agent's listen does not grant the port */
 	REASON_LINK_LOCAL,	  /* an IPv6 link-local address */
-	REASON_NO_LOOPBACK,	  /* redirect wanted, but the host has no such loopback address */
+	REASON_NO_LOOPBACK,	  /* redirect wanted, but there is no such loopback address */
 	REASON_COUNT,
 };
 
@@ -103,6 +103,7 @@ enum varvel_class {
 enum varvel_run_flags {
 	RUN_OBSERVE = 1 << 0, /* count and report, but let it happen */
 	RUN_NO_DOOR6 = 1 << 1, /* its network namespace has no IPv6 doors */
+	RUN_NO_DOOR4 = 1 << 2, /* its network namespace has no IPv4 doors */
 };
 
 struct varvel_address {

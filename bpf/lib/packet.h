@@ -21,6 +21,24 @@ struct packet {
 	bool options; /* IPv4 options: a source route names another address than the socket */
 };
 
+/*
+ * Finds whose packet it is. Returns false if it is nobody's, or the daemon has not
+ * set up the node; then it is dropped. A socket that no run owns has no p->socket.
+ */
+static __always_inline bool packet_open(struct packet *p)
+{
+	__u32 zero = 0;
+
+	if (!p->skb->sk)
+		return false;
+	p->sk = bpf_sk_fullsock(p->skb->sk);
+	p->node = bpf_map_lookup_elem(&node, &zero);
+	if (!p->sk || !p->node)
+		return false;
+	p->socket = bpf_sk_storage_get(&sockets, p->sk, NULL, 0);
+	return true;
+}
+
 struct ports {
 	__u16 source;
 	__u16 dest;

@@ -1,11 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 
 	"github.com/varvel/varvel/internal/config"
 	"github.com/varvel/varvel/internal/policy"
@@ -77,27 +76,24 @@ func checkDir(ctx context.Context, dir string) (checked, error) {
 	switch {
 	case errors.As(err, &problems):
 		result.Problems = append(result.Problems, *problems...)
-		if dirs := config.PolicyDirs(dir); len(dirs) > 0 {
-			return result, checkPolicy(ctx, dirs, &result)
-		}
-		return result, nil
+		err := checkPolicy(ctx, config.PolicyDirs(dir), &result)
+		return result, err
 	case err != nil:
 		return result, fmt.Errorf("check %s: %w", dir, err)
 	}
 	result.Agents, result.Tools = len(cfg.Agents), len(cfg.Tools)
-	return result, checkPolicy(ctx, cfg.Node.Policy.Dirs, &result)
+	err = checkPolicy(ctx, cfg.Node.Policy.Dirs, &result)
+	return result, err
 }
 
+// checkPolicy names what is wrong with the policy, and runs its tests if it can.
 func checkPolicy(ctx context.Context, dirs []string, result *checked) error {
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	if _, err := policy.New(policy.Config{Dirs: dirs, Log: quiet}); err != nil {
-		result.Problems = append(result.Problems, policyProblems(err)...)
-		return nil
-	}
-	tests, err := policy.RunTests(ctx, dirs)
+	tests, problems, err := policy.Check(ctx, dirs)
 	if err != nil {
-		result.Problems = append(result.Problems, policyProblems(err)...)
-		return nil
+		return fmt.Errorf("run the policy's tests: %w", err)
+	}
+	for _, p := range problems {
+		result.Problems = append(result.Problems, config.Problem{File: cmp.Or(p.File, "policy"), Line: p.Line, Message: p.Message})
 	}
 	result.Tests = len(tests)
 	for _, t := range tests {
@@ -108,16 +104,4 @@ func checkPolicy(ctx context.Context, dirs []string, result *checked) error {
 		}
 	}
 	return ctx.Err()
-}
-
-func policyProblems(err error) []config.Problem {
-	var list policy.Problems
-	if !errors.As(err, &list) {
-		return []config.Problem{{File: "policy", Message: err.Error()}}
-	}
-	var out []config.Problem
-	for _, p := range list {
-		out = append(out, config.Problem{File: p.File, Line: p.Line, Message: p.Message})
-	}
-	return out
 }

@@ -40,6 +40,7 @@ func (r *reader) agent(n *yaml.Node) *Agent {
 		"mode":        r.text(keep(&a.Mode, oneOf(decision.ModeEnforce, decision.ModeObserve))),
 		"tools":       r.list(r.toolName(a)),
 		"egress":      r.egress(a),
+		"wildcards":   r.wildcards(&a.Wildcards),
 		"listen":      r.listen(a),
 		"environment": r.part(fields{"pass": r.list(r.text(collect(&a.Environment.Pass, parseVariable)))}),
 		"files": r.part(fields{

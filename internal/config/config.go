@@ -103,6 +103,7 @@ type Agent struct {
 	Mode        decision.Mode
 	Tools       []string // names; each is in Config.Tools
 	Egress      []EgressRule
+	Wildcards   Wildcards
 	Listen      []ListenRule
 	Environment Environment
 	Files       Files

@@ -185,6 +185,46 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
+// TestWildcardBudgetIsRaised: what the default refuses is let through by the agent's
+// own bounds, which a reload gives to a live run and takes away. A name that the run
+// has had stays.
+func TestWildcardBudgetIsRaised(t *testing.T) {
+	agent := "agent: bot\negress: [{ name: \"*.wild.e2e.test\", ports: [7000], opaque: true }]\nlaunch: { users: [nobody] }\n"
+	n := newRealm(t).newNode(t, options{files: map[string]string{"agents.d/bot.yaml": agent}})
+	bot := n.shell("bot")
+	id := n.onlyRun()
+	refused := func() (count int) {
+		for _, e := range n.events("--run", id, "--effect", "deny") {
+			if hasRule(e, "name.entropy") {
+				count++
+			}
+		}
+		return count
+	}
+	try := func(label string, works bool) {
+		t.Helper()
+		if r := bot.do(bin("client"), "act", "send", "wild", "tcp4/"+label+".wild.e2e.test:7000"); works != (r.code == 0) {
+			t.Errorf("works %t, want %t: %s", !works, works, r)
+		}
+	}
+	try(tunnelLabel, false)
+	n.eventually("the refusal is recorded", func() bool { return refused() > 0 })
+	if n.asked(t, tunnelLabel) != 0 {
+		t.Error("the name has left")
+	}
+	before := refused()
+	n.configure("agents.d/bot.yaml", agent+"wildcards: { label: 63, entropy: 8 }\n")
+	n.must(root, n.varvel("reload")...)
+	try(tunnelLabel, true)
+	if n.asked(t, tunnelLabel) == 0 || refused() != before {
+		t.Errorf("asked %d times, %d refusals, %d before", n.asked(t, tunnelLabel), refused(), before)
+	}
+	n.configure("agents.d/bot.yaml", agent)
+	n.must(root, n.varvel("reload")...)
+	try("x"+tunnelLabel[1:], false)
+	n.eventually("the refusal is recorded again", func() bool { return refused() > before })
+}
+
 // TestNameServersDown: names fail, nothing opens, and the node says what is wrong.
 func TestNameServersDown(t *testing.T) {
 	n := newRealm(t).newNode(t, options{

@@ -233,9 +233,10 @@ func TestWithoutALoopbackAddress(t *testing.T) {
 				}
 			}
 			other := map[string]string{"tcp4": "tcp6", "tcp6": "tcp4"}[network]
-			r2 := s.do(bin("client"), "act", "send", "named", other+"/exact.e2e.test:7000")
+			endpoint := map[string]string{"tcp4": "169.254.170.2:80", "tcp6": "[fd00:ec2::23]:80"}[other]
+			r2 := s.do(bin("client"), "act", "send", "named", other+"/"+endpoint)
 			if r2.code != 1 || !strings.Contains(r2.stdout, "EPERM") {
-				t.Errorf("a name over %s: %s", other, r2)
+				t.Errorf("the endpoint over %s: %s", other, r2)
 			}
 			n.eventually("the reason is recorded", func() bool {
 				for _, e := range n.events("--kind", "connect", "--run", run) {

@@ -242,11 +242,11 @@ func TestNetworkWithoutIPv6Loopback(t *testing.T) {
 	n.must(root, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 	bot := n.shell("bot")
 	bot.sends("tcp4/exact.e2e.test:7000", "ok")
-	bot.sends("tcp6/exact.e2e.test:7000", "EPERM")
+	bot.sends("tcp6/[fd00:ec2::23]:80", "EPERM")
 	bot.sends("tcp6/"+at(v6(hostListed)), "ok")
 	id := n.onlyRun()
 	n.eventually("the reason is recorded", func() bool {
-		return strings.Contains(n.must(root, n.varvel("audit", "--run", id, "--effect", "deny", "-o", "json")...), "no-door")
+		return strings.Contains(n.must(root, n.varvel("audit", "--run", id, "--effect", "deny", "-o", "json")...), "no-loopback")
 	})
 	n.must(root, n.varvel("revoke", id)...)
 	bot.sends("tcp6/[fd00:ec2::23]:80", "EPERM")

@@ -37,7 +37,7 @@ func (q *question) known() []byte {
 	if !ok {
 		return nil
 	}
-	answer, ok := q.addresses([]netip.Addr{p.v4, p.v6})
+	answer, ok := q.addresses(q.state.usable(p))
 	q.counted(ok)
 	return answer
 }
@@ -114,7 +114,7 @@ func (s *Server) name(ctx context.Context, q *question) []byte {
 		s.log.Error("name not answered", "run", q.run().Run.ID, "host", q.host, "error", err)
 		return s.fail(ctx, q, reasonDatapath())
 	}
-	answer, ok := q.addresses([]netip.Addr{p.v4, p.v6})
+	answer, ok := q.addresses(q.state.usable(p))
 	q.counted(ok)
 	return answer
 }
@@ -127,7 +127,7 @@ func (q *question) tunnels() (decision.Reason, bool) {
 	if !wild {
 		return decision.Reason{}, false
 	}
-	return tunnels(part)
+	return q.state.budget.tunnels(part)
 }
 
 // isSearch reports whether a name looks like the work of a search list: an

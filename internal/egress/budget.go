@@ -4,20 +4,15 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/varvel/varvel/internal/decision"
 )
 
-// Bounds of what stands before the name after a wildcard. They let through what
-// providers make (UUIDs, digests in hex of 40 digits, load balancers of 49
-// characters), and stop what is only made to carry data.
 const (
-	maxWildLabel   = 52   // bytes of one label
-	maxWildPart    = 110  // bytes of all labels below the name after the wildcard
-	minMeasured    = 28   // a shorter word says too little to be measured
-	maxEntropy     = 4.1  // bits a character; hex has 4 at most, base32 of 40 characters about 4.5
+	minMeasured    = 28   // a shorter word says too little for its entropy to be measured
 	maxWildHosts   = 4096 // names that are remembered as seen
 	secondsPerHour = 3600
 )
@@ -26,19 +21,50 @@ const (
 // name servers, because whoever serves the zone reads them. It is safe for
 // concurrent use.
 type budget struct {
+	mu       sync.Mutex    // guards what is below
+	limits   Limits        // that it was made of
 	rate     *rate.Limiter // new names
 	distinct *rate.Limiter // new names, in the long run
-
-	mu   sync.Mutex // guards seen
-	seen map[string]struct{}
+	seen     map[string]struct{}
 }
 
 func newBudget(l Limits) *budget {
-	return &budget{
-		rate:     rate.NewLimiter(rate.Limit(l.WildRate), l.WildBurst),
-		distinct: rate.NewLimiter(rate.Limit(float64(l.WildNames)/secondsPerHour), l.WildNames),
-		seen:     map[string]struct{}{},
+	return &budget{limits: l, rate: perSecond(l), distinct: perHour(l), seen: map[string]struct{}{}}
+}
+
+func perSecond(l Limits) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(l.WildRate), l.WildBurst)
+}
+
+func perHour(l Limits) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(float64(l.WildNames)/secondsPerHour), l.WildNames)
+}
+
+// set changes the limits. What was spent stays spent.
+func (b *budget) set(l Limits) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.limits == l {
+		return
 	}
+	b.limits = l
+	b.rate, b.distinct = moved(b.rate, perSecond(l)), moved(b.distinct, perHour(l))
+}
+
+// moved returns a new limiter from which is taken what was taken from the old one.
+func moved(old, limiter *rate.Limiter) *rate.Limiter {
+	spent := int(math.Ceil(float64(old.Burst()) - old.Tokens()))
+	limiter.AllowN(time.Now(), min(max(spent, 0), limiter.Burst()))
+	return limiter
+}
+
+// tunnels reports whether the part of a name below a wildcard looks as if it were
+// made to carry data, and by which measure.
+func (b *budget) tunnels(part string) (decision.Reason, bool) {
+	b.mu.Lock()
+	l := b.limits
+	b.mu.Unlock()
+	return l.tunnels(part)
 }
 
 // spend admits a name. One that was seen before is free: asking for it again tells
@@ -77,19 +103,17 @@ func (t *nameTable) wild(host string) (part string, ok bool) {
 	return strings.TrimSuffix(host, "."+base), true
 }
 
-// tunnels reports whether the part of a name below a wildcard looks as if it were
-// made to carry data, and by which measure.
-func tunnels(part string) (decision.Reason, bool) {
-	if len(part) > maxWildPart {
+func (l Limits) tunnels(part string) (decision.Reason, bool) {
+	if len(part) > l.WildLength {
 		return reasonWildLength(), true
 	}
 	for label := range strings.SplitSeq(part, ".") {
-		if len(label) > maxWildLabel {
+		if len(label) > l.WildLabel {
 			return reasonWildLength(), true
 		}
 		// People and providers join words by hyphens, encoders don't.
 		for word := range strings.SplitSeq(label, "-") {
-			if len(word) >= minMeasured && entropy(word) > maxEntropy {
+			if len(word) >= minMeasured && entropy(word) > l.WildEntropy {
 				return reasonWildEntropy(), true
 			}
 		}

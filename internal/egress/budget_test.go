@@ -49,8 +49,9 @@ func tunnelNames(seed byte) []string {
 }
 
 func TestTunnelsAreTold(t *testing.T) {
+	defaults := Limits{}.orDefaults()
 	for _, part := range normalNames() {
-		if reason, is := tunnels(part); is {
+		if reason, is := defaults.tunnels(part); is {
 			t.Errorf("%s: taken for data: %s", part, reason.Rule)
 		}
 	}
@@ -59,7 +60,7 @@ func TestTunnelsAreTold(t *testing.T) {
 	for seed := range byte(200) {
 		for _, part := range tunnelNames(seed) {
 			all++
-			if _, is := tunnels(part); !is {
+			if _, is := defaults.tunnels(part); !is {
 				missed++
 			}
 		}
@@ -158,6 +159,73 @@ func TestDirectKeepsToTheBudget(t *testing.T) {
 	events := r.events.taken()
 	if last := events[len(events)-1]; last.Reason.Rule != "name.distinct" || last.Code != "SERVFAIL" || left.Load() != 3 {
 		t.Errorf("%d have left, last event %+v", left.Load(), last)
+	}
+}
+
+// TestWildcardsOfTheAgent: what the default refuses goes with a raised bound, and the
+// bounds change with a reload, of which what was spent is still spent.
+func TestWildcardsOfTheAgent(t *testing.T) {
+	long, label, word := strings.Repeat("ab.", 40)+"a", strings.Repeat("ab-", 18), "abcdefghijklmnopqrstuvwxyz0123"
+	for _, tt := range []struct {
+		part, reason string
+		raised       config.Wildcards
+	}{
+		{long, "name.length", config.Wildcards{Length: 200}},
+		{label + "z", "name.length", config.Wildcards{Label: 63}},
+		{word, "name.entropy", config.Wildcards{Entropy: 8}},
+	} {
+		r := newRig(t, Limits{}, agentWith(named("**.wild.example", 443)))
+		q := ask(tt.part+".wild.example", dns.TypeA)
+		m := r.ask(t, q)
+		if events := r.events.taken(); m.Rcode != dns.RcodeNameError || len(events) != 1 || events[0].Reason.Rule != tt.reason {
+			t.Errorf("%s: %v, events %+v", tt.part, m, events)
+		}
+		r.reload(t, tt.raised)
+		if m := r.ask(t, q); len(m.Answer) != 1 || len(r.events.taken()) != 0 {
+			t.Errorf("%s, raised: %v", tt.part, m)
+		}
+	}
+}
+
+// reload gives the rig's agent other bounds.
+func (r *rig) reload(t *testing.T, w config.Wildcards) {
+	t.Helper()
+	agent := *r.run.Agent
+	agent.Wildcards = w
+	if _, err := r.Apply(t.Context(), newRun(testCgroup, &agent)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestBudgetOfTheAgent(t *testing.T) {
+	r := newRig(t, Limits{}, agentWith(named("*.wild.example", 443)))
+	asked := 0
+	admitted := func() (n int, reason string) {
+		for range 4000 {
+			asked++
+			why, ok := r.Admit(testCgroup, fmt.Sprintf("n%d.wild.example", asked))
+			if !ok {
+				return n, why.Rule
+			}
+			n++
+		}
+		return n, ""
+	}
+	// Time goes on meanwhile, so a few more may pass.
+	if n, reason := admitted(); n < 100 || n > 150 || reason != "name.rate" {
+		t.Errorf("default: %d, %s", n, reason)
+	}
+	r.reload(t, config.Wildcards{Rate: 1, Burst: 1000})
+	if n, reason := admitted(); n < 400 || n > 420 || reason != "name.distinct" {
+		t.Errorf("more at once: %d, %s", n, reason)
+	}
+	r.reload(t, config.Wildcards{Rate: 1, Burst: 4096, Names: 1000})
+	if n, reason := admitted(); n < 480 || n > 520 || reason != "name.distinct" {
+		t.Errorf("more names: %d, %s", n, reason)
+	}
+	r.reload(t, config.Wildcards{})
+	if n, reason := admitted(); n > 5 || reason != "name.rate" {
+		t.Errorf("the default again: %d, %s", n, reason)
 	}
 }
 

@@ -22,7 +22,7 @@ type Controller struct {
 	rules sharedRules
 }
 
-// Options are the parts of a Controller. All but Limits and Keeper are required.
+// Options are the parts of a Controller. All but Limits, Keeper and Families are required.
 type Options struct {
 	Datapath Datapath
 	Leaser   Leaser
@@ -33,6 +33,10 @@ type Options struct {
 	Log      *slog.Logger
 	Limits   Limits
 	Keeper   NameKeeper // nil: names are of no use to a later daemon
+
+	// Families says over which families a run that lives in that network namespace
+	// can be redirected now; nil: both. It is asked for every answer.
+	Families func(netns uint64) (has4, has6 bool)
 }
 
 // NewController returns a controller without runs.

@@ -1,6 +1,10 @@
 package egress
 
-import "time"
+import (
+	"time"
+
+	"github.com/varvel/varvel/internal/config"
+)
 
 // Limits bound what one run can make the DNS server do. The zero value of a
 // field means the default.
@@ -17,7 +21,28 @@ type Limits struct {
 	WildNames   int           // different names below wildcards that are resolved in an hour; default 512
 	WildRate    float64       // such names a second; default 5
 	WildBurst   int           // such names at once; default 100
+	WildLabel   int           // bytes of one label before the name after a wildcard; default 52
+	WildLength  int           // bytes of all of them; default 110
+	WildEntropy float64       // bits a character of a word there that is long enough to measure; default 4.1
 	Tasks       int           // datagrams at once that need more than a look-up, such as refusals; default 64
+}
+
+// with returns l with what an agent's configuration says of wildcards.
+func (l Limits) with(w config.Wildcards) Limits {
+	override(&l.WildNames, w.Names)
+	override(&l.WildRate, float64(w.Rate))
+	override(&l.WildBurst, w.Burst)
+	override(&l.WildLabel, w.Label)
+	override(&l.WildLength, w.Length)
+	override(&l.WildEntropy, w.Entropy)
+	return l
+}
+
+func override[T comparable](field *T, value T) {
+	var zero T
+	if value != zero {
+		*field = value
+	}
 }
 
 // orDefaults returns l with its zero fields filled in.
@@ -35,6 +60,12 @@ func (l Limits) orDefaults() Limits {
 	setDefault(&l.WildNames, 512)
 	setDefault(&l.WildRate, 5)
 	setDefault(&l.WildBurst, 100)
+	// They let through what providers make (UUIDs, digests in hex of 40 digits, load
+	// balancers of 49 characters), and stop what is only made to carry data: hex has 4
+	// bits a character at most, base32 of 40 characters about 4.5.
+	setDefault(&l.WildLabel, 52)
+	setDefault(&l.WildLength, 110)
+	setDefault(&l.WildEntropy, 4.1)
 	return l
 }
 

@@ -26,8 +26,10 @@ type runState struct {
 	datapath    Datapath
 	leaser      Leaser
 	snapshot    func() CheckFunc // where names may lead now
+	limits      Limits           // of the node
 	budget      *budget
 	keeper      NameKeeper // may be nil
+	families    func(netns uint64) (has4, has6 bool)
 	queries     *rate.Limiter
 	events      *rate.Limiter
 	connections chan struct{} // one token for each open TCP connection
@@ -53,9 +55,11 @@ func newRunState(o Options, run *workload.Run, plan *Plan, known []KnownName) (*
 	s := &runState{
 		datapath:    o.Datapath,
 		keeper:      o.Keeper,
+		families:    o.Families,
 		leaser:      o.Leaser,
 		snapshot:    o.Snapshot,
-		budget:      newBudget(l),
+		limits:      l,
+		budget:      newBudget(l.with(run.Agent.Wildcards)),
 		leases:      leaseTable{limit: l.Leases, entries: map[leaseKey]*lease{}},
 		queries:     rate.NewLimiter(rate.Limit(l.Queries), l.QueryBurst),
 		events:      rate.NewLimiter(rate.Limit(l.Events), l.EventBurst),
@@ -126,6 +130,25 @@ func (s *runState) addresses(host string) (pair, error) {
 	return p, nil
 }
 
+// usable returns those of a name's addresses that lead anywhere: a connection to a
+// family that cannot be redirected where the run lives would be refused, and
+// programs that get the other family alone use that.
+func (s *runState) usable(p pair) []netip.Addr {
+	if s.families == nil {
+		return []netip.Addr{p.v4, p.v6}
+	}
+	run, _ := s.current()
+	var usable []netip.Addr
+	has4, has6 := s.families(run.Netns)
+	if has4 {
+		usable = append(usable, p.v4)
+	}
+	if has6 {
+		usable = append(usable, p.v6)
+	}
+	return usable
+}
+
 // keep makes sure that a later daemon knows what the addresses stand for, before
 // anybody is told of them.
 func (s *runState) keep(host string, p pair) error {
@@ -171,6 +194,7 @@ func (s *runState) replace(run *workload.Run, plan *Plan, leases withdrawer) err
 	defer s.mu.Unlock()
 	told := s.allowed
 	s.run, s.plan, s.allowed = run, plan, map[string]struct{}{}
+	s.budget.set(s.limits.with(run.Agent.Wildcards))
 	s.reserve()
 	return errors.Join(s.tellAgain(told), s.withdraw(leases, s.ungranted()))
 }

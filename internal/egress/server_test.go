@@ -110,6 +110,41 @@ func silence(t *testing.T, server, name string, before func() uint64) {
 	}
 }
 
+// TestAddressesThatLeadNowhereAreNotHandedOut: the family that cannot be redirected
+// where the run lives is empty, so programs use the other one; it is back when it can.
+func TestAddressesThatLeadNowhereAreNotHandedOut(t *testing.T) {
+	r := newRig(t, Limits{}, agentWith(named("api.example.com", 443)))
+	has := map[uint16]bool{dns.TypeA: true, dns.TypeAAAA: true}
+	var asked uint64
+	state, _ := r.state(testCgroup)
+	r.run.Netns = 77
+	state.families = func(netns uint64) (bool, bool) {
+		asked = netns
+		return has[dns.TypeA], has[dns.TypeAAAA]
+	}
+	for _, tt := range []struct{ has4, has6 bool }{{true, true}, {true, false}, {false, true}, {true, true}} {
+		has[dns.TypeA], has[dns.TypeAAAA] = tt.has4, tt.has6
+		for qtype, there := range has {
+			m := r.ask(t, ask("api.example.com", qtype))
+			if m.Rcode != dns.RcodeSuccess || (len(m.Answer) == 1) != there {
+				t.Errorf("%+v, %s: %v", tt, dns.Type(qtype), m)
+			}
+			if !there && (len(m.Ns) != 1 || m.Ns[0].Header().Ttl != negativeTTL) {
+				t.Errorf("%+v, %s: how long it holds is not said: %v", tt, dns.Type(qtype), m)
+			}
+		}
+	}
+	if asked != 77 {
+		t.Errorf("asked about the namespace %d", asked)
+	}
+	if events := r.events.taken(); len(events) != 0 {
+		t.Errorf("events: %+v", events)
+	}
+	if s := r.stats(t); s.Empty != 2 || s.Denied != 0 {
+		t.Errorf("counted: %+v", s)
+	}
+}
+
 func TestUnknownPeersAreDropped(t *testing.T) {
 	r := newRig(t, Limits{}, agentWith(named("api.example.com", 443)))
 	r.server.peers = nobody{}

@@ -263,6 +263,7 @@ type abiVarvelRunFlags uint32
 const (
 	abiVarvelRunFlagsRUN_OBSERVE  abiVarvelRunFlags = 1
 	abiVarvelRunFlagsRUN_NO_DOOR6 abiVarvelRunFlags = 2
+	abiVarvelRunFlagsRUN_NO_DOOR4 abiVarvelRunFlags = 4
 )
 
 type abiVarvelShare struct {

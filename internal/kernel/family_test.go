@@ -120,6 +120,57 @@ func TestMissingLoopbackIsNamed(t *testing.T) {
 	}
 }
 
+// TestMissingDoorsStayMissing: what a run's network namespace lacks does not come back
+// when the run's mode is changed, or its rules are taken away.
+func TestMissingDoorsStayMissing(t *testing.T) {
+	for _, tt := range []struct {
+		name, works, fails string
+		lacks4, lacks6     bool
+	}{
+		{"no ::1", "192.0.2.53:53", "[2001:db8::53]:53", false, true},
+		{"no 127.0.0.1", "[2001:db8::53]:53", "192.0.2.53:53", true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := newTestEnv(t)
+			e.openDoors(t)
+			cgroup, run := e.newRun(t, "run_a", false)
+			events := e.collect(t)
+			ask := func(to string) string { return in(t, cgroup, "query", "unconnected", to) }
+			for _, to := range []string{tt.works, tt.fails} {
+				if got := ask(to); !strings.Contains(got, " from ") {
+					t.Fatalf("control: %s: %q", to, got)
+				}
+			}
+			steps := []func() error{
+				func() error { return e.WithoutDoors(run, tt.lacks4, tt.lacks6) },
+				func() error { return e.AddRun(run, true) },
+				func() error { return e.AddRun(run, false) },
+				func() error { return e.Revoke(run) },
+			}
+			kinds := []EventKind{EventDenied, EventWouldDeny, EventDenied, EventDenied}
+			for i, step := range steps {
+				if err := step(); err != nil {
+					t.Fatal(err)
+				}
+				if got := ask(tt.works); !strings.Contains(got, " from ") {
+					t.Errorf("step %d: %s: %q", i, tt.works, got)
+				}
+				// In observe it happens, as far as it can: nobody is asked at that address.
+				if got := ask(tt.fails); strings.Contains(got, " from ") {
+					t.Errorf("step %d: %s: %q", i, tt.fails, got)
+				}
+				// A question that is refused doesn't spoil the answer to the one that is not.
+				for _, order := range [][]string{{tt.works, tt.fails}, {tt.fails, tt.works}} {
+					if got := in(t, cgroup, "askall", order...); got != runWord(run)+" from "+tt.works {
+						t.Errorf("step %d: %v: %q", i, order, got)
+					}
+				}
+				expectEvent(t, events, func(ev Event) bool { return ev.Kind == kinds[i] && ev.Reason == "no-loopback" && ev.CgroupID == run })
+			}
+		})
+	}
+}
+
 // TestRedirectFromAnyAddressOfTheHost: a program that binds one of the host's
 // addresses first, such as a temporary one (RFC 8981), reaches the door all the same.
 func TestRedirectFromAnyAddressOfTheHost(t *testing.T) {

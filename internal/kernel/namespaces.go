@@ -24,16 +24,25 @@ func (p Peers) PeerOf(_, remote netip.AddrPort) (cgroupID uint64, ok bool) {
 	return p.k.peerIn(p.netns, remote)
 }
 
-// WithoutDoors6 says that a run is in a network namespace that has no IPv6
+// noDoors are the flags that say what a run's network namespace lacks. They stay as
+// long as the run does.
+const noDoors = uint32(abiVarvelRunFlagsRUN_NO_DOOR4 | abiVarvelRunFlagsRUN_NO_DOOR6)
+
+// WithoutDoors says for which families a run is in a network namespace that has no
 // doors: what would go through one is refused.
-func (k *Kernel) WithoutDoors6(cgroupID uint64) error {
+func (k *Kernel) WithoutDoors(cgroupID uint64, lacks4, lacks6 bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r, ok := k.runs[cgroupID]
 	if !ok {
 		return ErrUnknownRun
 	}
-	r.Flags |= uint32(abiVarvelRunFlagsRUN_NO_DOOR6)
+	if lacks4 {
+		r.Flags |= uint32(abiVarvelRunFlagsRUN_NO_DOOR4)
+	}
+	if lacks6 {
+		r.Flags |= uint32(abiVarvelRunFlagsRUN_NO_DOOR6)
+	}
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
 		return fmt.Errorf("tell the kernel of the run's network namespace: %w", err)
 	}

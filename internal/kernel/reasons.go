@@ -20,7 +20,7 @@ func ReasonText(code string) string {
 	case "reserved-port":
 		return "The port belongs to Varvel."
 	case "no-door":
-		return "Varvel's daemon does not listen at the moment, or the run's network namespace has no IPv6 loopback."
+		return "Varvel's daemon does not listen at the moment."
 	case "peer-foreign":
 		return "The other end is outside the run, and the run may not be reached from there."
 	case "malformed":
@@ -42,7 +42,7 @@ func ReasonText(code string) string {
 	case "link-local":
 		return "IPv6 link-local addresses are never opened: which link is meant is not part of them."
 	case "no-loopback":
-		return "The connection would have to be redirected, and the host lacks a loopback address of its family (127.0.0.1 or ::1)."
+		return "The connection would have to be redirected, and the host, or the network namespace of the run, lacks a loopback address of its family (127.0.0.1 or ::1)."
 	}
 	return "The kernel refused it."
 }

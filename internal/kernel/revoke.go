@@ -15,7 +15,7 @@ func (k *Kernel) Revoke(cgroupID uint64) error {
 	if !ok {
 		return ErrUnknownRun
 	}
-	nothing := abiVarvelRun{Flags: old.Flags & uint32(abiVarvelRunFlagsRUN_NO_DOOR6)}
+	nothing := abiVarvelRun{Flags: old.Flags & noDoors}
 	if err := k.objects.maps["runs"].Put(cgroupID, nothing); err != nil {
 		return fmt.Errorf("take the run's rules away: %w", err)
 	}

@@ -47,10 +47,11 @@ func flagsOf(observe bool) uint32 {
 }
 
 func (k *Kernel) setMode(cgroupID uint64, r abiVarvelRun, observe bool) error {
-	if r.Flags == flagsOf(observe) {
+	flags := r.Flags&noDoors | flagsOf(observe)
+	if r.Flags == flags {
 		return nil
 	}
-	r.Flags = flagsOf(observe)
+	r.Flags = flags
 	if err := k.objects.maps["runs"].Put(cgroupID, r); err != nil {
 		return fmt.Errorf("change the run's mode: %w", err)
 	}

@@ -28,6 +28,7 @@ func (n *node) openGateway(context.Context) (err error) {
 	n.addTask("name servers' health", n.watchUpstreams)
 	n.egress = egress.NewController(egress.Options{
 		Datapath: n.kernel, Gate: n.kernel, Leaser: n.kernel, Snapshot: n.resolver.Snapshot, Decider: n.engine, Events: egressEvents{n}, Log: n.Log, Keeper: keptNames{n.states},
+		Families: n.families,
 	})
 	n.dns = egress.NewServer(n.egress, n.kernel, n.resolver)
 	n.namespaces = newNamespaces(n)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/varvel/varvel/internal/admin/api"
 	"github.com/varvel/varvel/internal/admin/health"
 	"github.com/varvel/varvel/internal/kernel"
@@ -59,22 +61,36 @@ func (n *node) watchLoopback(ctx context.Context) error {
 	})
 }
 
-// loopbackAddresses are those of 127.0.0.1 and ::1 that the host has. If that can't
-// be told, both are taken to be there.
+// loopbackAddresses are those of 127.0.0.1 and ::1 that the host has.
 func loopbackAddresses() (has4, has6 bool) {
-	all, err := net.InterfaceAddrs()
+	return hasAddress("127.0.0.1"), hasAddress("::1")
+}
+
+// hasAddress reports whether an address of the host can be used from the host. To
+// bind it and to connect to it, which sends nothing, takes the address, the family
+// and a route to it. What fails for another reason says nothing about it.
+func hasAddress(address string) bool {
+	a := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(address), discardPort))
+	c, err := net.DialUDP("udp", &net.UDPAddr{IP: a.IP}, a)
 	if err != nil {
-		return true, true
+		return !isMissing(err)
 	}
-	for _, a := range all {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil {
-			continue
+	c.Close()
+	return true
+}
+
+// discardPort is any port that is not 0, which connect(2) doesn't take.
+const discardPort = 9
+
+// isMissing reports whether an error means that an address, its route or its family
+// is not there.
+func isMissing(err error) bool {
+	for _, missing := range []error{unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT, unix.ENETUNREACH, unix.EHOSTUNREACH} {
+		if errors.Is(err, missing) {
+			return true
 		}
-		has4 = has4 || p.Masked().Contains(netip.AddrFrom4([4]byte{127, 0, 0, 1})) && p.Addr().IsLoopback()
-		has6 = has6 || p.Addr() == netip.IPv6Loopback()
 	}
-	return has4, has6
+	return false
 }
 
 // applyDoors tells the kernel and the operator which doors can be reached.
@@ -96,6 +112,16 @@ func (n *node) applyDoors(has4, has6 bool) error {
 	missing := missingLoopback(d)
 	n.finding(health.LoopbackMissing, fmt.Errorf("missing: %s", strings.Join(missing, ", ")), len(missing) > 0)
 	return nil
+}
+
+// families says over which families a run in a network namespace can be redirected.
+func (n *node) families(ns uint64) (has4, has6 bool) {
+	d := n.reachable.Load()
+	if d == nil {
+		return true, true // before the first look
+	}
+	lacks4, lacks6 := n.namespaces.lacks(ns)
+	return d.TCP4 != 0 && !lacks4, d.TCP6 != 0 && !lacks6
 }
 
 func missingLoopback(d kernel.Doors) []string {

@@ -32,37 +32,36 @@ func (o *opened) close() {
 	}
 }
 
-// listen opens the doors at the ports of the node's. A namespace without ::1 has
-// those of IPv4 only. A family that the node could not open is refused everywhere.
+// listen opens the doors at the ports of the node's. A namespace that lacks one of
+// the loopback addresses has those of the other. A family that the node could not
+// open is refused everywhere.
 func (ns *namespace) listen(d kernel.Doors) (err error) {
+	o := &ns.doors
 	defer func() {
 		if err != nil {
-			ns.doors.close()
+			o.close()
 		}
 	}()
 	err = netns.In(ns.file, func() error {
 		if lo, err := net.InterfaceByName("lo"); err != nil || lo.Flags&net.FlagUp == 0 {
 			return errNoLoopback
 		}
-		if d.TCP4 != 0 {
-			if err := ns.doors.add("127.0.0.1", d.TCP4, d.UDP4); err != nil {
-				return err
-			}
-		}
-		if d.TCP6 == 0 {
+		err4 := o.add("127.0.0.1", d.TCP4, d.UDP4)
+		err6 := o.add("::1", d.TCP6, d.UDP6)
+		ns.lacks4, ns.lacks6 = isMissing(err4), isMissing(err6)
+		if len(o.tcp) > 0 && (err4 == nil || ns.lacks4) && (err6 == nil || ns.lacks6) {
 			return nil
 		}
-		err := ns.doors.add("::1", d.TCP6, d.UDP6)
-		ns.doors6 = err == nil
-		if d.TCP4 != 0 && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
-			return nil
-		}
-		return err
+		return errors.Join(err4, err6)
 	})
 	return refusal(err)
 }
 
+// add opens both doors of a family, unless the node has none of it.
 func (o *opened) add(host string, tcp, udp uint16) error {
+	if tcp == 0 {
+		return nil
+	}
 	address := netip.MustParseAddr(host)
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(address, tcp)))
 	if err != nil {
@@ -148,16 +147,21 @@ func (s *namespaces) adopt(cookie uint64) error {
 	return nil
 }
 
-// takeDoors takes what the keeper has. The programs redirect to the ports of the
-// node's doors, so these have to be there.
+// takeDoors takes what the keeper has: the doors of both families, or of the one
+// that the namespace has. The programs redirect to the ports of the node's doors,
+// so these have to be there.
 func (ns *namespace) takeDoors(found *keeper.Found, d kernel.Doors) error {
-	if d.TCP4 != 0 {
+	prefix := namespaceDeposit(ns.cookie)
+	ns.lacks4, ns.lacks6 = !found.Has(prefix+"/tcp4"), !found.Has(prefix+"/tcp6")
+	if ns.lacks4 && ns.lacks6 {
+		return errors.New("the keeper has none of them")
+	}
+	if !ns.lacks4 {
 		if err := ns.takeFamily(found, "4", d.TCP4, d.UDP4); err != nil {
 			return err
 		}
 	}
-	ns.doors6 = d.TCP6 != 0 && found.Has(namespaceDeposit(ns.cookie)+"/tcp6")
-	if !ns.doors6 {
+	if ns.lacks6 {
 		return nil
 	}
 	return ns.takeFamily(found, "6", d.TCP6, d.UDP6)

@@ -44,7 +44,8 @@ type namespace struct {
 	cookie uint64
 	file   *os.File
 	doors  opened
-	doors6 bool // it has IPv6 doors
+	lacks4 bool // it has no IPv4 doors
+	lacks6 bool // it has no IPv6 doors
 	users  int  // runs, and calls under way
 	ctx    context.Context
 	stop   context.CancelFunc
@@ -178,13 +179,25 @@ func (s *namespaces) run(ctx context.Context) error {
 
 // tell lets the kernel know what a run's namespace lacks.
 func (s *namespaces) tell(run *workload.Run) error {
-	s.mu.Lock()
-	ns, ok := s.open[run.Netns]
-	s.mu.Unlock()
-	if !ok || ns.doors6 {
+	lacks4, lacks6 := s.lacks(run.Netns)
+	if !lacks4 && !lacks6 {
 		return nil
 	}
-	return s.n.kernel.WithoutDoors6(run.CgroupID)
+	return s.n.kernel.WithoutDoors(run.CgroupID, lacks4, lacks6)
+}
+
+// lacks says for which families a namespace has no doors. The node's lacks none here:
+// what it lacks counts everywhere, and is in node.reachable.
+func (s *namespaces) lacks(cookie uint64) (lacks4, lacks6 bool) {
+	if cookie == 0 {
+		return false, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ns, ok := s.open[cookie]; ok {
+		return ns.lacks4, ns.lacks6
+	}
+	return false, false
 }
 
 // file returns the handle of a namespace that is in use, or nil for the node's.
@@ -253,7 +266,7 @@ func refusal(err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return launch.Refuse("A port that Varvel needs on this network namespace's loopback is taken (%v). End the program that has it, or restart varveld, which takes other ports.", err)
-	case errors.Is(err, errNoLoopback), errors.Is(err, unix.EADDRNOTAVAIL):
+	case errors.Is(err, errNoLoopback), isMissing(err):
 		return launch.Refuse("This network namespace has no loopback, through which a run reaches Varvel. Bring it up: ip link set lo up.")
 	case err != nil:
 		return fmt.Errorf("open the doors in the caller's network namespace: %w", err)
@@ -270,7 +283,7 @@ func (s *namespaces) serve(ns *namespace) {
 	for _, c := range ns.doors.udp {
 		ns.tasks.Go(func() { s.ended(ns.ctx, c.LocalAddr(), dns.ServeUDP(ns.ctx, c)) })
 	}
-	s.n.Log.Info("network namespace entered", "cookie", ns.cookie, "ipv6", ns.doors6)
+	s.n.Log.Info("network namespace entered", "cookie", ns.cookie, "ipv4", !ns.lacks4, "ipv6", !ns.lacks6)
 }
 
 // ended tells of a door that was not closed by us. Until the last run of the

@@ -10,24 +10,16 @@ import (
 	"github.com/varvel/varvel/policy"
 )
 
-// compile parses and compiles modules; test modules too if tests is true. The
-// input's schema takes part in type checking, so that a rule that reads a field
-// which does not exist is an error and not a rule that never speaks.
+// compile parses and compiles modules; test modules too if tests is true.
 func compile(modules []module, tests bool) (*ast.Compiler, error) {
 	parsed, err := parse(modules, tests)
 	if err != nil {
 		return nil, err
 	}
-	schemas, err := inputSchema()
+	compiler, err := newCompiler(tests)
 	if err != nil {
 		return nil, err
 	}
-	compiler := ast.NewCompiler().
-		WithCapabilities(capabilities()).
-		WithSchemas(schemas).
-		WithUseTypeCheckAnnotations(true).
-		WithEnablePrintStatements(!tests). // refused in rules; erased in tests
-		WithStrict(true)
 	if compiler.Compile(parsed); compiler.Failed() {
 		return nil, asProblems(compiler.Errors)
 	}
@@ -42,12 +34,8 @@ func parse(modules []module, tests bool) (map[string]*ast.Module, error) {
 		if m.isTest && !tests {
 			continue
 		}
-		tree, err := ast.ParseModuleWithOpts(m.file, m.text, ast.ParserOptions{Capabilities: capabilities()})
-		if err != nil {
-			problems = append(problems, parseProblems(m, err)...)
-			continue
-		}
-		problems = append(problems, placeProblems(m, tree)...)
+		tree, found := parseModule(m)
+		problems = append(problems, found...)
 		parsed[m.file] = tree
 	}
 	if len(problems) > 0 {

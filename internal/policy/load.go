@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -37,12 +38,15 @@ func load(dirs []string) ([]module, error) {
 		return nil, err
 	}
 	for _, dir := range dirs {
-		if modules, err = loadDir(modules, dir); err != nil {
+		if modules, err = loadDir(modules, dir, stop); err != nil {
 			return nil, err
 		}
 	}
 	return modules, nil
 }
+
+// stop is the fault of a load that ends at the first file that cannot be read.
+func stop(_ string, err error) error { return err }
 
 // embedded returns the default policy.
 func embedded() ([]module, error) {
@@ -65,25 +69,29 @@ func embedded() ([]module, error) {
 
 // loadDir appends the modules below dir. Hidden files and directories are
 // skipped: what mounts configuration keeps its own there. A link to a file is
-// followed, a link to a directory is not.
-func loadDir(modules []module, dir string) ([]module, error) {
+// followed, a link to a directory is not. What cannot be read is put to fault, and passed over
+// if that returns nil.
+func loadDir(modules []module, dir string, fault func(file string, err error) error) ([]module, error) {
 	root := filepath.Clean(dir)
 	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
-			return fmt.Errorf("policy directory %s cannot be read: %w", dir, err)
+			return fault(file, fmt.Errorf("policy directory %s cannot be read: %w", dir, err))
 		case file != root && strings.HasPrefix(entry.Name(), "."):
 			return skip(entry)
 		case entry.IsDir():
 			return nil
 		case len(modules) >= maxModules:
-			return fmt.Errorf("policy directory %s: more than %d modules; put fewer files there", dir, maxModules)
+			return cmp.Or(fault(dir, fmt.Errorf("policy directory %s: more than %d modules; put fewer files there", dir, maxModules)), fs.SkipAll)
 		}
 		m, ok, err := loadFile(root, file)
 		if ok {
 			modules = append(modules, m)
 		}
-		return err
+		if err != nil {
+			return fault(file, err)
+		}
+		return nil
 	})
 	return modules, err
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/tester"
 )
 
@@ -46,6 +47,11 @@ func RunTests(ctx context.Context, dirs []string) ([]TestResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	return runTests(ctx, compiler)
+}
+
+// runTests runs the tests among compiled modules.
+func runTests(ctx context.Context, compiler *ast.Compiler) ([]TestResult, error) {
 	results, err := tester.NewRunner().
 		SetCompiler(compiler).
 		SetModules(compiler.Modules).

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 )
 
 // stream uses one unconnected UDP socket: it sends to the address on each line of
@@ -39,4 +40,30 @@ func route(network, address string) string {
 	}
 	defer c.Close()
 	return "ok " + c.LocalAddr().(*net.UDPAddr).IP.String()
+}
+
+// askAll puts a question to each address from one socket of both families, as musl's
+// resolver does, and returns the first answer.
+func askAll(addresses []string) string {
+	c, err := net.ListenPacket("udp", ":0")
+	if err != nil {
+		return word(err)
+	}
+	defer c.Close()
+	for _, address := range addresses {
+		to, err := net.ResolveUDPAddr("udp", address)
+		if err != nil {
+			return err.Error()
+		}
+		_, _ = c.WriteTo([]byte("question"), to) // one may be refused
+	}
+	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return word(err)
+	}
+	buf := make([]byte, 64)
+	n, from, err := c.ReadFrom(buf)
+	if err != nil {
+		return "read " + word(err)
+	}
+	return string(buf[:n]) + " from " + from.String()
 }

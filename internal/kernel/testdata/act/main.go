@@ -41,6 +41,8 @@ func act(action string, args []string) string {
 		return talk(args[0])
 	case "query": // connected|unconnected address: expects an answer
 		return query(args[0], args[1])
+	case "askall": // addresses: a question to each from one socket, until one answers
+		return askAll(args)
 	case "routed": // address: TCP with a segment routing header (RFC 8754)
 		return routed(args[0])
 	case "bounddev": // device address: UDP through that device
