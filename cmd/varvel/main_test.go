@@ -107,6 +107,7 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		"flip":      flip,
 		"nocontrol": noControl,
 		"later":     later,
+		"await":     await,
 	}
 }
 
@@ -143,6 +144,16 @@ func later(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 	}()
+}
+
+// await waits until a file has a text: await FILE TEXT.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if text, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(text), args[1]) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not get %q", args[0], args[1])
 }
 
 // flip changes one byte of the first event that names an agent: flip DIR.
