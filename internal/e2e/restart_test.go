@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// steady starts a run that says "ready", and then tries what it is told.
+// steady starts a run that says "ready", and then tries what it is told. It outlives
+// the daemon.
 func (n *node) steady() (x *talk, id string) {
 	n.t.Helper()
 	before := map[string]bool{}
@@ -26,6 +27,7 @@ func (n *node) steady() (x *talk, id string) {
 		}
 		return id != ""
 	})
+	n.allBegun()
 	return x, id
 }
 

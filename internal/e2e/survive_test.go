@@ -19,6 +19,17 @@ import (
 // command can act before the daemon has noted that it has begun; that is waited for.
 func (n *node) away(end func(), meanwhile func()) {
 	n.t.Helper()
+	n.allBegun()
+	end()
+	if meanwhile != nil {
+		meanwhile()
+	}
+	n.start()
+}
+
+// allBegun waits until every run has begun: from then on it outlives the daemon.
+func (n *node) allBegun() {
+	n.t.Helper()
 	n.eventually("every run is noted as started", func() bool {
 		files, _ := filepath.Glob(filepath.Join(n.dir, "run", "runs", "*", "run.json"))
 		for _, file := range files {
@@ -28,11 +39,6 @@ func (n *node) away(end func(), meanwhile func()) {
 		}
 		return true
 	})
-	end()
-	if meanwhile != nil {
-		meanwhile()
-	}
-	n.start()
 }
 
 // ends are the ways in which a daemon is followed by another.
