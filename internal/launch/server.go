@@ -59,7 +59,7 @@ type Plan struct {
 type Server struct {
 	Starter Starter
 	Log     *slog.Logger
-	Init    string        // program of init; "" means this one, /proc/self/exe
+	Init    *os.File      // program of init, see FindInit, open until Serve ends; nil: this one
 	Grace   time.Duration // between SIGHUP and SIGKILL when Serve ends; 0 means 5 seconds
 	Keeper  Keeper        // holds what runs need to outlive this daemon; nil: they don't
 

@@ -154,6 +154,7 @@ func doorsOf(env []string) []string {
 // environment variables that were kept out.
 func (s *Spec) follow(plan Plan, callerEnv []string) []string {
 	s.Run, s.Cgroup, s.Netns, s.Files = plan.Run, plan.Cgroup, plan.Netns, plan.Files
+	s.Files.ReadOnly = slices.Concat(s.Files.ReadOnly, ownPrograms())
 	extra := runEnv(plan.Run, s.Cwd)
 	for name, value := range plan.Set {
 		extra[name] = value
