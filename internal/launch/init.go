@@ -213,7 +213,7 @@ func (x *runInit) startStage() (pid int, missing []string, err error) {
 	}
 	defer ours.close()
 	pid, err = syscall.ForkExec(x.self, []string{stageName}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{},
+		Dir: "/", Env: initEnviron(),
 		Files: []uintptr{uintptr(x.stdio[0]), uintptr(x.stdio[1]), uintptr(x.stdio[2]), theirs.Fd()},
 	})
 	theirs.Close()

@@ -111,7 +111,7 @@ func startInit(s *Spec) (*Process, error) {
 	// Init is executed by the descriptor that it will have itself: in the child,
 	// os/exec may put others in the place of the daemon's.
 	cmd := &exec.Cmd{
-		Path: programPath, Args: []string{initName}, Env: []string{}, Dir: "/",
+		Path: programPath, Args: []string{initName}, Env: initEnviron(), Dir: "/",
 		ExtraFiles: []*os.File{theirs, program},
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC,
@@ -134,6 +134,11 @@ func startInit(s *Spec) (*Process, error) {
 	p.cmd, p.Started.InitPID = cmd, cmd.Process.Pid
 	return p, nil
 }
+
+// initEnviron is the environment of init and of the second stage, which the command
+// does not get. They do one thing after the other: more threads would only be made
+// and ended, and each change of identity stops them all.
+func initEnviron() []string { return []string{"GOMAXPROCS=1"} }
 
 // setUp gives init its configuration and waits until the command runs.
 func (p *Process) setUp(s *Spec) error {
