@@ -25,9 +25,9 @@ BUILDFLAGS := -trimpath -buildvcs=$(BUILDVCS)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Build the daemon and the command line tool into bin/
+build: ## Build the daemon, its init and the command line tool into bin/
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/ ./cmd/varveld ./cmd/varvel
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/ ./cmd/varveld ./cmd/varvel-init ./cmd/varvel
 
 generate: ## Compile the BPF programs again (needs the pinned clang)
 	@scripts/clang-is $(CLANG)

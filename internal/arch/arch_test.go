@@ -62,6 +62,9 @@ func TestImportRulesBite(t *testing.T) {
 		{"the global logger", "internal/audit/a.go", "log", "is passed in"},
 		{"the logger that is passed in", "internal/audit/a.go", "log/slog", ""},
 		{"a library imports a command", "internal/audit/a.go", module + "/cmd/varvel", "commands are leaves"},
+		{"the small init imports more of ours", "cmd/varvel-init/a.go", module + "/internal/keeper", "stays small"},
+		{"the small init imports something foreign", "cmd/varvel-init/a.go", "golang.org/x/sys/unix", "stays small"},
+		{"the small init imports the launcher", "cmd/varvel-init/a.go", module + "/internal/launch", ""},
 		{"the demo looks inside", "cmd/varvel-demo/a.go", module + "/internal/audit", "as its users do"},
 		{"the tool beside the demo may", "cmd/varvel-demonstration/a.go", module + "/internal/audit", ""},
 	}

@@ -5,9 +5,10 @@
 // a [StartRequest] with its standard descriptors over a unix socket. The
 // [Server], inside the daemon, asks its [Starter] whether the run may be, and
 // starts an init process in a fresh cgroup with mount, PID and IPC namespaces of
-// its own. Init ([InitMain]) lays out the file system, starts the command
-// through a second stage that gives every right away before execve, and then
-// reaps and forwards signals until no process is left.
+// its own; its program is a small one ([FindInit]) or the daemon's. Init
+// ([InitMain]) lays out the file system, starts the command through a second stage
+// that gives every right away before execve, and then reaps and forwards signals
+// until no process is left.
 //
 // What is true when the first instruction of the command runs:
 //

@@ -45,9 +45,10 @@ func runEnv(run, cwd string) map[string]string {
 //
 // Removed holds the names that did not pass, sorted. What extra replaces is not
 // removed, and what shells keep for themselves is not named. Of a name that is there twice, the first counts, as for getenv(3).
-func BuildEnv(callerEnv, pass []string, extra map[string]string) (env, removed []string) {
+// Forms is what secretForms returns; to make it costs more than to use it.
+func BuildEnv(forms *regexp.Regexp, callerEnv, pass []string, extra map[string]string) (env, removed []string) {
 	seen := map[string]bool{}
-	f := envFilter{append(defaultPass(), pass...), secretForms()}
+	f := envFilter{append(defaultPass(), pass...), forms}
 	for _, e := range callerEnv {
 		name, value, ok := strings.Cut(e, "=")
 		if !ok || name == "" || seen[name] {
@@ -78,13 +79,11 @@ type envFilter struct {
 
 // passes reports whether a variable of the caller reaches the run.
 func (f envFilter) passes(name, value string) bool {
-	if strings.HasPrefix(name, "VARVEL_") || secretName(name) || secretValue(f.secrets, value) {
+	// Most are not wanted at all, and secrets are dear to recognize.
+	if !slices.Contains(f.pass, name) && (!matchesAny(f.pass, name) || runsCode(name)) {
 		return false
 	}
-	if slices.Contains(f.pass, name) {
-		return true
-	}
-	return !runsCode(name) && matchesAny(f.pass, name)
+	return !strings.HasPrefix(name, "VARVEL_") && !secretName(name) && !secretValue(f.secrets, value)
 }
 
 func matchesAny(patterns []string, name string) bool {

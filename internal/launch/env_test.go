@@ -35,7 +35,7 @@ func TestBuildEnv(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			env, removed := BuildEnv(tt.caller, tt.pass, tt.extra)
+			env, removed := BuildEnv(secretForms(), tt.caller, tt.pass, tt.extra)
 			if diff := cmp.Diff(tt.env, env); diff != "" {
 				t.Errorf("environment: %s", diff)
 			}

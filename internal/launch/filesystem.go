@@ -100,7 +100,7 @@ func protectSelf() (string, error) {
 	}
 	p, err := findPlace(path)
 	if err != nil {
-		return "", fmt.Errorf("the daemon's program was replaced while it runs; restart the daemon: %w", err)
+		return "", fmt.Errorf("the program of init was replaced while the daemon runs; restart the daemon: %w", err)
 	}
 	defer p.close()
 	var running unix.Stat_t
@@ -108,7 +108,7 @@ func protectSelf() (string, error) {
 		return "", err
 	}
 	if running.Dev != p.stat.Dev || running.Ino != p.stat.Ino {
-		return "", fmt.Errorf("%s is not the program that runs any more; restart the daemon", path)
+		return "", fmt.Errorf("%s was replaced while the daemon runs; restart the daemon", path)
 	}
 	if err := p.bind(p.path()); err != nil {
 		return "", err

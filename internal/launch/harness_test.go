@@ -154,6 +154,10 @@ func newBench(t testing.TB, plan Plan) *bench {
 	return b
 }
 
+// initEnv names the directory with the program of init for the tests. Without it
+// this binary is the init.
+const initEnv = "VARVEL_LAUNCH_TEST_INIT"
+
 // serve serves the launch socket, and the runs that were adopted.
 func (b *bench) serve(adopt func(*Server)) {
 	b.t.Helper()
@@ -162,6 +166,12 @@ func (b *bench) serve(adopt func(*Server)) {
 		b.t.Fatal(err)
 	}
 	srv := &Server{Starter: b.starter, Log: slog.New(slog.NewTextHandler(testWriter{b.t}, nil)), Grace: 300 * time.Millisecond, Keeper: b.keeper}
+	if dir := os.Getenv(initEnv); dir != "" {
+		if srv.Init, err = FindInit(b.t.Context(), dir); err != nil {
+			b.t.Fatal(err)
+		}
+		b.t.Cleanup(func() { srv.Init.Close() })
+	}
 	if adopt != nil {
 		adopt(srv)
 	}

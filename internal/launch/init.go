@@ -7,13 +7,15 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // InitMain runs this program as the init of a run, or as its second stage, if
-// it was started as one; then it does not return. A program that starts runs
-// calls it first thing in main.
+// it was started as one, or says of which build it is, if a daemon asks; then it
+// does not return. A program that starts runs, and one that is their init, calls
+// it first thing in main.
 func InitMain() {
 	switch {
 	case len(os.Args) != 1:
@@ -21,6 +23,8 @@ func InitMain() {
 		os.Exit(initMain())
 	case os.Args[0] == stageName:
 		os.Exit(stageMain())
+	case os.Args[0] == buildName:
+		os.Exit(buildMain())
 	}
 }
 
@@ -39,6 +43,9 @@ func initMain() int {
 		fmt.Fprintln(os.Stderr, "varvel: this is the init of a run; the daemon starts it")
 		return CodeRefused
 	}
+	unix.Close(programFD)
+	// Else it is called as its path, a number (PR_SET_NAME(2const)).
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(unsafe.StringData(InitProgram+"\x00"))), 0, 0, 0)
 	x := &runInit{ch: ch}
 	pid, missing, err := x.start()
 	if err == nil {
@@ -75,8 +82,8 @@ func (x *runInit) start() (pid int, missing []string, err error) {
 	return x.startStage()
 }
 
-// configure reads what the daemon wants. Until then init is nothing but a copy
-// of the daemon's program in new namespaces.
+// configure reads what the daemon wants. Until then init is nothing but a program
+// in new namespaces.
 func (x *runInit) configure() error {
 	if os.Getpid() != 1 {
 		return errors.New("init is not the first process of its PID namespace")
@@ -206,7 +213,7 @@ func (x *runInit) startStage() (pid int, missing []string, err error) {
 	}
 	defer ours.close()
 	pid, err = syscall.ForkExec(x.self, []string{stageName}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{},
+		Dir: "/", Env: initEnviron(),
 		Files: []uintptr{uintptr(x.stdio[0]), uintptr(x.stdio[1]), uintptr(x.stdio[2]), theirs.Fd()},
 	})
 	theirs.Close()

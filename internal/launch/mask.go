@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -127,8 +128,9 @@ func (l *layout) credentials() []string {
 // expand replaces patterns by what they match.
 func expand(patterns []string) []string {
 	var names []string
+	dirs := map[string][]string{} // each is read once: /tmp may be large
 	for _, p := range patterns {
-		matches, err := filepath.Glob(p)
+		matches, err := glob(p, dirs)
 		if err != nil { // not a pattern: a home with a bracket in its name
 			matches = []string{p}
 		}
@@ -136,6 +138,33 @@ func expand(patterns []string) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// glob is filepath.Glob, but keeps what it has read of directories in dirs.
+func glob(pattern string, dirs map[string][]string) ([]string, error) {
+	dir, base := filepath.Split(pattern)
+	if strings.ContainsAny(dir, `*?[\`) || !strings.ContainsAny(base, `*?[\`) {
+		return filepath.Glob(pattern)
+	}
+	names, read := dirs[dir]
+	if !read {
+		if f, err := os.Open(dir); err == nil { // as filepath.Glob, which ignores errors of reading
+			names, _ = f.Readdirnames(-1)
+			f.Close()
+		}
+		dirs[dir] = names
+	}
+	var matches []string
+	for _, name := range names {
+		ok, err := filepath.Match(base, name)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			matches = append(matches, filepath.Join(dir, name))
+		}
+	}
+	return matches, nil
 }
 
 // systemCredentials returns where a system keeps its own secrets.

@@ -14,11 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The first argument of init and of the second stage, by which InitMain knows
-// its part.
+// The first argument of init, of the second stage and of a program that is asked
+// for its build, by which InitMain knows its part.
 const (
 	initName  = "varveld-init"
 	stageName = "varveld-stage"
+	buildName = "varveld-build"
 )
 
 // controlFD is the descriptor of init's end of the control socket.
@@ -101,13 +102,17 @@ func startInit(s *Spec) (*Process, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	program := s.Init
-	if program == "" {
-		program = "/proc/self/exe"
+	program, done, err := openProgram(s.Init)
+	if err != nil {
+		ours.close()
+		return nil, err
 	}
+	defer done()
+	// Init is executed by the descriptor that it will have itself: in the child,
+	// os/exec may put others in the place of the daemon's.
 	cmd := &exec.Cmd{
-		Path: program, Args: []string{initName}, Env: []string{}, Dir: "/",
-		ExtraFiles: []*os.File{theirs},
+		Path: programPath, Args: []string{initName}, Env: initEnviron(), Dir: "/",
+		ExtraFiles: []*os.File{theirs, program},
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC,
 			UseCgroupFD: true, CgroupFD: cgroup,
@@ -129,6 +134,11 @@ func startInit(s *Spec) (*Process, error) {
 	p.cmd, p.Started.InitPID = cmd, cmd.Process.Pid
 	return p, nil
 }
+
+// initEnviron is the environment of init and of the second stage, which the command
+// does not get. They do one thing after the other: more threads would only be made
+// and ended, and each change of identity stops them all.
+func initEnviron() []string { return []string{"GOMAXPROCS=1"} }
 
 // setUp gives init its configuration and waits until the command runs.
 func (p *Process) setUp(s *Spec) error {

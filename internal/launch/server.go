@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"regexp"
 	"sync"
 	"time"
 )
@@ -59,11 +60,12 @@ type Plan struct {
 type Server struct {
 	Starter Starter
 	Log     *slog.Logger
-	Init    string        // program of init; "" means this one, /proc/self/exe
+	Init    *os.File      // program of init, see FindInit, open until Serve ends; nil: this one
 	Grace   time.Duration // between SIGHUP and SIGKILL when Serve ends; 0 means 5 seconds
 	Keeper  Keeper        // holds what runs need to outlive this daemon; nil: they don't
 
 	adopted []adoptedSession
+	secrets *regexp.Regexp // set by Serve
 }
 
 // Bounds of what callers can make the daemon hold.
@@ -106,6 +108,7 @@ func Listen(path string) (*net.UnixListener, error) {
 // Ended: commands get SIGHUP, and after the grace period runs are killed. But if
 // ctx ended because of ErrHandOver, runs go on, with no word to anybody.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+	s.secrets = secretForms()
 	ctx, cancel := context.WithCancel(ctx)
 	var sessions sync.WaitGroup
 	defer sessions.Wait()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ func (s *Server) serveRun(ctx context.Context, ch *channel, peer Peer) error {
 	if err != nil {
 		return err
 	}
-	removed := spec.follow(plan, r.Env)
+	removed := spec.follow(s.secrets, plan, r.Env)
 	p, err := Start(ctx, spec)
 	if err != nil {
 		handle.Ended()
@@ -152,13 +153,14 @@ func doorsOf(env []string) []string {
 
 // follow completes s with what the Starter planned. It returns the names of the
 // environment variables that were kept out.
-func (s *Spec) follow(plan Plan, callerEnv []string) []string {
+func (s *Spec) follow(secrets *regexp.Regexp, plan Plan, callerEnv []string) []string {
 	s.Run, s.Cgroup, s.Netns, s.Files = plan.Run, plan.Cgroup, plan.Netns, plan.Files
+	s.Files.ReadOnly = slices.Concat(s.Files.ReadOnly, ownPrograms())
 	extra := runEnv(plan.Run, s.Cwd)
 	for name, value := range plan.Set {
 		extra[name] = value
 	}
-	env, removed := BuildEnv(callerEnv, plan.Pass, extra)
+	env, removed := BuildEnv(secrets, callerEnv, plan.Pass, extra)
 	s.Env = env
 	return removed
 }

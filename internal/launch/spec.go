@@ -26,7 +26,7 @@ type Spec struct {
 	Run    string
 	Cgroup string   // directory of a fresh cgroup; one that cgroup.kill was written to cannot be used
 	Netns  *os.File // the run's network namespace; nil: the caller's
-	Init   string   // program of init; "" means /proc/self/exe
+	Init   *os.File // program of init, see FindInit; nil: this one
 
 	Argv  []string
 	Env   []string // complete and filtered; see BuildEnv

@@ -167,7 +167,7 @@ func (n *node) endEarlier(ctx context.Context, st runstate.State, why string) er
 // adoptRuns goes on with the runs of an earlier daemon, by the configuration of
 // now. What the kernel or the keeper still has of others is dropped.
 func (n *node) adoptRuns(ctx context.Context) error {
-	n.launcher = &launch.Server{Starter: starter{n}, Log: n.Log, Keeper: n.keeper}
+	n.launcher = &launch.Server{Starter: starter{n}, Log: n.Log, Keeper: n.keeper, Init: n.runInit.program}
 	inKernel := n.kernel.Runs()
 	governed := map[uint64]bool{}
 	for _, r := range inKernel {

@@ -65,6 +65,7 @@ type node struct {
 	found      *keeper.Found // what the keeper had at start
 	states     *runstate.Store
 	launcher   *launch.Server
+	runInit    runInit
 	kernel     *kernel.Kernel
 	engine     *decision.Engine
 	approvals  *approval.Store
@@ -105,6 +106,7 @@ type step struct {
 func (n *node) steps() []step {
 	return []step{
 		{"check this machine", n.checkMachine},
+		{"look for the program of init", n.findInit},
 		{"load the policy", n.loadPolicy},
 		{"look for the BPF file system", n.ensureBPFFS},
 		{"take the lock", n.takeLock},

@@ -138,7 +138,7 @@ func (n *node) confinement() []api.Control {
 		Name: "unix-sockets", Detail: "sockets that exist when a run starts are masked; it can connect to those that its user's programs make later, outside /run and /dev",
 	}, api.Control{
 		Name: "inbound", Active: true, Detail: "only who the agent's listen names reaches a port of a run, over TCP and UDP",
-	}, n.redirection())
+	}, n.redirection(), n.runInit.control())
 	if shared := sharedAddresses(n.Config()); len(shared) > 0 {
 		out = append(out, api.Control{
 			Name:   "shared-addresses",
