@@ -87,6 +87,17 @@ func (f *Found) Take(name string) []int {
 	return fds
 }
 
+// TakeFile returns the one descriptor of a name as a file, which is the caller's. It
+// is nil if the name is not there, or has another number of them.
+func (f *Found) TakeFile(name string) *os.File {
+	fds := f.Take(name)
+	if len(fds) != 1 {
+		closeFDs(fds)
+		return nil
+	}
+	return os.NewFile(uintptr(fds[0]), name)
+}
+
 // Has reports whether there is a name.
 func (f *Found) Has(name string) bool { return f.fds[name] != nil }
 

@@ -107,8 +107,6 @@ func (n *node) whyNot(st runstate.State) string {
 		return "its cgroup is not the one that it was started in"
 	case r.NetNS != n.netns:
 		return "this daemon was started in another network namespace"
-	case r.Elsewhere != 0 && !n.found.Has(namespaceDeposit(r.Elsewhere)):
-		return "it was in another network namespace, whose listeners ended with the daemon"
 	case r.Stage != runstate.Started:
 		return "it was only about to start"
 	case !n.found.Has(launch.RunDeposit(st.ID)) && n.found.Why != nil:

@@ -91,8 +91,8 @@ func (s names) Admit(cgroupID uint64, host string) (decision.Reason, bool) {
 }
 
 func (n *node) openTCP(name, address string) (uint16, error) {
-	l, err := n.door(name, func(f *os.File) (syscall.Conn, error) { return asConn(net.FileListener(f)) },
-		func() (syscall.Conn, error) { return asConn(net.Listen("tcp", address)) })
+	l, err := n.door(name, func(f *os.File) (syscall.Conn, error) { return as[syscall.Conn](net.FileListener(f)) },
+		func() (syscall.Conn, error) { return as[syscall.Conn](net.Listen("tcp", address)) })
 	if err != nil {
 		return 0, fmt.Errorf("listen for redirected connections: %w", err)
 	}
@@ -106,8 +106,8 @@ func (n *node) openTCP(name, address string) (uint16, error) {
 }
 
 func (n *node) openUDP(name, address string) (uint16, error) {
-	c, err := n.door(name, func(f *os.File) (syscall.Conn, error) { return asConn(net.FilePacketConn(f)) },
-		func() (syscall.Conn, error) { return asConn(net.ListenPacket("udp", address)) })
+	c, err := n.door(name, func(f *os.File) (syscall.Conn, error) { return as[syscall.Conn](net.FilePacketConn(f)) },
+		func() (syscall.Conn, error) { return as[syscall.Conn](net.ListenPacket("udp", address)) })
 	if err != nil {
 		return 0, fmt.Errorf("listen for questions: %w", err)
 	}
@@ -120,20 +120,23 @@ func (n *node) openUDP(name, address string) (uint16, error) {
 	return uint16(conn.LocalAddr().(*net.UDPAddr).Port), nil
 }
 
-// asConn is for what is made as an interface of package net.
-func asConn(v any, err error) (syscall.Conn, error) {
+// as is for what is made as an interface of package net.
+func as[T any](v any, err error) (T, error) {
+	var none T
 	if err != nil {
-		return nil, err
+		return none, err
 	}
-	return v.(syscall.Conn), nil
+	t, ok := v.(T)
+	if !ok {
+		return none, fmt.Errorf("it is a %T", v)
+	}
+	return t, nil
 }
 
 // door takes a door that the keeper has held, with what waits there, or makes one.
 // In both cases the keeper has it from then on.
 func (n *node) door(name string, reuse func(*os.File) (syscall.Conn, error), open func() (syscall.Conn, error)) (c syscall.Conn, err error) {
-	fds := n.found.Take(name)
-	if len(fds) == 1 {
-		f := os.NewFile(uintptr(fds[0]), name)
+	if f := n.found.TakeFile(name); f != nil {
 		c, err = reuse(f)
 		f.Close()
 	} else {

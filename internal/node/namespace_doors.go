@@ -8,8 +8,6 @@ import (
 	"os"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/varvel/varvel/internal/hostnet/netns"
 	"github.com/varvel/varvel/internal/keeper"
 	"github.com/varvel/varvel/internal/kernel"
@@ -99,7 +97,8 @@ func doorDeposit(cookie uint64, network string, at net.Addr) string {
 	return namespaceDeposit(cookie) + "/" + network + family
 }
 
-// deposit has the keeper hold a namespace for the next daemon.
+// deposit has the keeper hold a namespace for the next daemon. Its caller is a user of
+// it, and does not hold the lock: a keeper that does not answer must not stop others.
 func (s *namespaces) deposit(ns *namespace) {
 	for name, c := range ns.deposits() {
 		raw, err := c.SyscallConn()
@@ -112,7 +111,7 @@ func (s *namespaces) deposit(ns *namespace) {
 	}
 }
 
-// forget has the keeper let go of a namespace.
+// forget has the keeper let go of a namespace, before anybody can enter it again.
 func (s *namespaces) forget(ns *namespace) {
 	for name := range ns.deposits() {
 		if err := s.n.keeper.Drop(name); err != nil {
@@ -124,27 +123,34 @@ func (s *namespaces) forget(ns *namespace) {
 // adopt counts one more user of a namespace of an earlier daemon, and takes its
 // doors over from the keeper if it is the first. They are served by run.
 func (s *namespaces) adopt(cookie uint64) error {
+	ns, err := s.takeOver(cookie)
+	if ns != nil {
+		s.deposit(ns)
+	}
+	return err
+}
+
+// takeOver returns the namespace if its user is the first.
+func (s *namespaces) takeOver(cookie uint64) (*namespace, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ns, ok := s.open[cookie]; ok {
 		ns.users++
-		return nil
+		return nil, nil
 	}
-	handle := s.n.found.Take(namespaceDeposit(cookie))
-	if len(handle) != 1 {
-		closeFDs(handle)
-		return errors.New("the keeper has no handle of its network namespace")
+	handle := s.n.found.TakeFile(namespaceDeposit(cookie))
+	if handle == nil {
+		return nil, errors.New("the keeper has no handle of its network namespace")
 	}
-	ns := newNamespace(cookie, os.NewFile(uintptr(handle[0]), "netns"))
+	ns := newNamespace(cookie, handle)
 	if err := ns.takeDoors(s.n.found, s.n.doors); err != nil {
 		ns.doors.close()
 		ns.file.Close()
-		return fmt.Errorf("take over the doors of its network namespace: %w", err)
+		return nil, fmt.Errorf("take over the doors of its network namespace: %w", err)
 	}
 	s.open[cookie] = ns
 	s.adopted = append(s.adopted, ns)
-	s.deposit(ns)
-	return nil
+	return ns, nil
 }
 
 // takeDoors takes what the keeper has: the doors of both families, or of the one
@@ -189,31 +195,10 @@ func (ns *namespace) takeFamily(found *keeper.Found, family string, tcp, udp uin
 }
 
 func takeDoor[T any](found *keeper.Found, name string, reuse func(*os.File) (T, error)) (door T, err error) {
-	fds := found.Take(name)
-	if len(fds) != 1 {
-		closeFDs(fds)
+	f := found.TakeFile(name)
+	if f == nil {
 		return door, fmt.Errorf("the keeper has no %s", name)
 	}
-	f := os.NewFile(uintptr(fds[0]), name)
 	defer f.Close()
 	return reuse(f)
-}
-
-// as is for what is made as an interface of package net.
-func as[T any](v any, err error) (T, error) {
-	var none T
-	if err != nil {
-		return none, err
-	}
-	t, ok := v.(T)
-	if !ok {
-		return none, fmt.Errorf("it is a %T", v)
-	}
-	return t, nil
-}
-
-func closeFDs(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }

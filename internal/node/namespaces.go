@@ -85,6 +85,15 @@ func (s *namespaces) of(peer launch.Peer) (uint64, error) {
 // enter counts one more user of a namespace, and opens its doors if it is the
 // first. It takes file over if it succeeds.
 func (s *namespaces) enter(cookie uint64, file *os.File) error {
+	ns, err := s.enterFirst(cookie, file)
+	if ns != nil {
+		s.deposit(ns)
+	}
+	return err
+}
+
+// enterFirst returns the namespace if its user is the first.
+func (s *namespaces) enterFirst(cookie uint64, file *os.File) (*namespace, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ended := s.closing[cookie]; ended != nil; ended = s.closing[cookie] {
@@ -94,22 +103,21 @@ func (s *namespaces) enter(cookie uint64, file *os.File) error {
 	}
 	if ns, ok := s.open[cookie]; ok {
 		ns.users++
-		return file.Close()
+		return nil, file.Close()
 	}
 	switch {
 	case s.closed:
-		return launch.Refuse("varveld is stopping.")
+		return nil, launch.Refuse("varveld is stopping.")
 	case len(s.open) >= maxNamespaces:
-		return launch.Refuse("There are runs in %d network namespaces already, and no more are possible at once; `varvel runs` lists those that could be ended.", maxNamespaces)
+		return nil, launch.Refuse("There are runs in %d network namespaces already, and no more are possible at once; `varvel runs` lists those that could be ended.", maxNamespaces)
 	}
 	ns := newNamespace(cookie, file)
 	if err := ns.listen(s.n.doors); err != nil {
-		return err
+		return nil, err
 	}
 	s.open[cookie] = ns
-	s.deposit(ns)
 	s.serve(ns)
-	return nil
+	return ns, nil
 }
 
 func newNamespace(cookie uint64, file *os.File) *namespace {
@@ -137,10 +145,11 @@ func (s *namespaces) close(ns *namespace) {
 	ended := make(chan struct{})
 	delete(s.open, ns.cookie)
 	s.closing[ns.cookie] = ended
-	if !s.closed { // else the keeper has them for the next daemon, or ends
-		s.forget(ns)
-	}
+	stopping := s.closed // then the keeper has them for the next daemon, or ends
 	s.closers.Go(func() {
+		if !stopping {
+			s.forget(ns)
+		}
 		ns.stop()
 		ns.tasks.Wait()
 		ns.doors.close()
