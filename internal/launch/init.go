@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,8 +43,8 @@ func initMain() int {
 		return CodeRefused
 	}
 	unix.Close(programFD)
-	// Else it is called as its path, a number (PR_SET_NAME(2const)).
-	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(unsafe.StringData(InitProgram+"\x00"))), 0, 0, 0)
+	// Else it is called as its path, a number (proc_pid_comm(5)).
+	_ = os.WriteFile("/proc/self/comm", []byte(InitProgram), 0)
 	x := &runInit{ch: ch}
 	pid, missing, err := x.start()
 	if err == nil {
