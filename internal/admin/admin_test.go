@@ -98,6 +98,12 @@ func TestReads(t *testing.T) {
 	if err != nil || !cmp.Equal(one, runs[0]) {
 		t.Errorf("run: %v", err)
 	}
+	early := *run
+	early.Begun = false
+	n.Runs.Replace(&early)
+	if starting, err := c.Run(ctx, "run_A"); err != nil || one.Starting || !starting.Starting {
+		t.Errorf("before it has begun: %+v, %v", starting, err)
+	}
 	agents, err := c.Agents(ctx)
 	if err != nil || len(agents) != 2 || agents[0].Runs != 1 || len(agents[0].Egress) != 3 || agents[0].Line != 1 {
 		t.Errorf("agents: %+v, %v", agents, err)

@@ -217,3 +217,22 @@ func heap() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// TestReplaceLeavesWhatHasHappened: a plan is made of a run as it was. That it has
+// begun meanwhile stays, and so does that it was revoked.
+func TestReplaceLeavesWhatHasHappened(t *testing.T) {
+	r := newRig(t, agentText(1, 1))
+	run := r.start("bot", 1)[0]
+	planned, begun := *run, *run
+	planned.Begun, begun.Begun = false, true
+	r.runs.Replace(&begun)
+	if now, ok := r.runs.ByID(run.ID); !r.replace(&planned) || !ok || !planned.Begun {
+		t.Errorf("replaced by %+v, and was %+v", planned, now)
+	}
+	revoked := begun
+	revoked.Revoked = true
+	r.runs.Replace(&revoked)
+	if now, _ := r.runs.ByID(run.ID); r.replace(&planned) || !now.Revoked {
+		t.Errorf("a revoked run was replaced by a plan: %+v", now)
+	}
+}
