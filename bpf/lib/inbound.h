@@ -123,7 +123,8 @@ __noinline int peer_recent(PEER_CONTEXT *ctx, const struct dest *d, __u16 how)
 
 /*
  * A socket that sends to one after the other gets their answers, too: before it
- * turns to another, the one that it may send to is remembered.
+ * turns to another, the one that it has sent to is remembered. Who was only connected
+ * to has nothing to answer.
  */
 static __always_inline void peer_leave(PEER_CONTEXT *ctx, struct varvel_socket *s,
 				       const struct dest *next)
@@ -131,7 +132,7 @@ static __always_inline void peer_leave(PEER_CONTEXT *ctx, struct varvel_socket *
 	struct dest old = {.address = s->dst, .port = s->port, .protocol = IPPROTO_UDP};
 
 	if (next->protocol != IPPROTO_UDP || !s->port || !(s->flags & SOCKET_JUDGED) ||
-	    s->flags & SOCKET_REDIRECTED ||
+	    !(s->flags & SOCKET_NOTED) || s->flags & SOCKET_REDIRECTED ||
 	    (s->port == next->port && address_equal(&s->dst, &next->address)))
 		return;
 	peer_note(ctx, s, &old, PEER_ASKED);
