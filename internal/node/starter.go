@@ -98,7 +98,14 @@ func stillThere(peer launch.Peer) error {
 		return nil // Linux before 6.5 has no handle to ask
 	}
 	fds := []unix.PollFd{{Fd: int32(peer.Pidfd), Events: unix.POLLIN}} // readable: it has ended (pidfd_open(2))
-	if n, err := unix.Poll(fds, 0); err != nil || n != 0 {
+	n, err := unix.Poll(fds, 0)
+	for errors.Is(err, unix.EINTR) { // also without waiting, by a signal of Go's scheduler
+		n, err = unix.Poll(fds, 0)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask whether the caller is still there: %w", err)
+	case n != 0:
 		return launch.Refuse("the process that asked for the run has ended")
 	}
 	return nil
